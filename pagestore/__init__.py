@@ -1,0 +1,52 @@
+"""Durable, branching snapshots of memory."""
+
+from pagestore.compact import Compaction
+from pagestore.cowlist import CopyOnWriteList
+from pagestore.diff import Change
+from pagestore.errors import (
+    BrokenError,
+    ClosedError,
+    ConflictError,
+    CorruptionError,
+    ExistsError,
+    FormatError,
+    FullError,
+    InvalidError,
+    NotFoundError,
+    PagestoreError,
+    ReadOnlyError,
+)
+from pagestore.history import Region, Version
+from pagestore.stats import Stats, VersionStats
+from pagestore.store import Store, open
+from pagestore.verify import Finding
+from pagestore.view import LiveView, SnapshotView
+from pagestore.workspace import Workspace
+
+__all__ = [
+    "BrokenError",
+    "Change",
+    "ClosedError",
+    "Compaction",
+    "ConflictError",
+    "CopyOnWriteList",
+    "CorruptionError",
+    "ExistsError",
+    "Finding",
+    "FormatError",
+    "FullError",
+    "InvalidError",
+    "LiveView",
+    "NotFoundError",
+    "PagestoreError",
+    "ReadOnlyError",
+    "Region",
+    "SnapshotView",
+    "Stats",
+    "Store",
+    "Version",
+    "VersionStats",
+    "Workspace",
+    "open",
+]
+__version__ = "0.1.0"

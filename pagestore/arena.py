@@ -1,0 +1,204 @@
+"""The arena: one file of page-sized slots, and the superblock in the first of them.
+
+Owns: reading, writing, syncing, growing and punching slots; the superblock and the copies of the
+head in it; the whole-file mapping that pages are copied from. Does not know which slots are free.
+
+- A1  A slot number that comes from disk is compared with the file's size before it is used.
+- A2  A sync that failed is never tried again: the arena refuses every later write (`BrokenError`).
+- A3  The file never shrinks: another process may have it mapped.
+
+`FileIO` is the seam at which tests inject faults.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pagestore import kernel
+from pagestore.errors import BrokenError, CorruptionError, FullError
+from pagestore.format import HEAD_OFFSETS, SUPERBLOCK_SIZE, HeadCopy, Superblock
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+class FileIO:
+    """The system calls that an arena makes on its file."""
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        return os.pread(fd, size, offset)
+
+    def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
+        return os.pwrite(fd, data, offset)
+
+    def fdatasync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def allocate(self, fd: int, offset: int, size: int) -> None:
+        kernel.allocate(fd, offset, size)
+
+    def punch(self, fd: int, offset: int, size: int) -> None:
+        kernel.punch_hole(fd, offset, size)
+
+
+class Arena:
+    """Slots in a file. Thread-safe: it keeps no position, and growing takes a lock."""
+
+    def __init__(self, path: Path, *, writable: bool, io: FileIO | None = None) -> None:
+        self.path = path
+        self.writable = writable
+        self.io = io or FileIO()
+        self.broken: str | None = None
+        self._lock = threading.Lock()
+        self._memory: kernel.Memory | None = None
+        self._mapped = 0
+        self.fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        try:
+            self.superblock = Superblock.unpack(self._pread(SUPERBLOCK_SIZE, 0), str(path))
+        except BaseException:
+            os.close(self.fd)
+            raise
+        self.page_size = self.superblock.page_size
+
+    @staticmethod
+    def create(path: Path, superblock: Superblock) -> None:
+        """Write a new arena that holds nothing but its superblock, and sync it."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            kernel.allocate(fd, 0, superblock.page_size)
+            os.pwrite(fd, superblock.pack().ljust(SUPERBLOCK_SIZE, b"\0"), 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close the file; memory that is mapped from it stays valid."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        self._memory = None
+
+    @property
+    def slots(self) -> int:
+        """Whole slots in the file as it is now."""
+        return os.fstat(self.fd).st_size // self.page_size
+
+    def check_slots(self, slots: int) -> None:
+        """Raise `CorruptionError` unless the file holds that many slots (A1)."""
+        if slots > self.slots:
+            raise CorruptionError(
+                f"{self.path} holds {self.slots} slots of {self.page_size} bytes, but slot "
+                f"{slots - 1} is in use: the file was cut"
+            )
+
+    # ------------------------------------------------------------------------------- reading
+
+    def read(self, slot: int, count: int = 1) -> bytes:
+        """Contents of `count` slots from `slot` on; never touches mapped memory."""
+        size = count * self.page_size
+        data = self._pread(size, slot * self.page_size)
+        if len(data) != size:
+            self.check_slots(slot + count)
+            raise CorruptionError(f"{self.path}: slot {slot} could not be read whole")
+        return data
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        parts: list[bytes] = []
+        while size:
+            try:
+                part = self.io.pread(self.fd, size, offset)
+            except OSError as e:
+                raise CorruptionError(f"{self.path}: reading at byte {offset} failed: {e}") from e
+            if not part:
+                break
+            parts.append(part)
+            size -= len(part)
+            offset += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def pages(self, slots: int) -> np.ndarray[Any, Any]:
+        """Every slot as one element of a read-only mapped array; at least `slots` of them."""
+        with self._lock:
+            if self._memory is None or slots * self.page_size > self._mapped:
+                self._map(slots)
+            memory = self._memory
+            assert memory is not None
+            view = memoryview(memory).toreadonly()[: self._mapped]
+        return np.frombuffer(view, np.dtype(("V", self.page_size)))
+
+    def _map(self, slots: int) -> None:
+        self.check_slots(slots)
+        size = self.slots * self.page_size
+        if self._memory is None or size > len(self._memory):
+            self._memory = kernel.reserve(max(2 * size, 64 << 20))
+        kernel.map_file(self._memory.address, size, self.fd, 0, shared=True, writable=False)
+        self._mapped = size
+
+    # ------------------------------------------------------------------------------- writing
+
+    def grow(self, slots: int) -> None:
+        """Make the file hold `slots` slots, with the space for them reserved.
+
+        Raises
+        ------
+        FullError
+            When the disk has no room; the file is as it was.
+        """
+        size = slots * self.page_size
+        with self._lock:
+            have = os.fstat(self.fd).st_size
+            if size > have:
+                self._call("growing the arena", self.io.allocate, self.fd, have, size - have)
+
+    def write(self, slot: int, data: bytes | memoryview) -> None:
+        """Write whole pages side by side from `slot` on. Not durable before `sync`."""
+        self._pwrite(memoryview(data), slot * self.page_size)
+
+    def sync(self) -> None:
+        """Make everything that was written durable."""
+        self._call("syncing the arena", self.io.fdatasync, self.fd)
+
+    def punch(self, slot: int, count: int) -> None:
+        """Give the space of free slots back to the file system; they read as zeros."""
+        offset, size = slot * self.page_size, count * self.page_size
+        self._call("punching the arena", self.io.punch, self.fd, offset, size)
+
+    def _pwrite(self, data: memoryview, offset: int) -> None:
+        while len(data):
+            done = self._call("writing to the arena", self.io.pwrite, self.fd, data, offset)
+            if done <= 0:
+                self._poison("a write to the arena made no progress", None)
+            data = data[done:]
+            offset += done
+
+    def _call(self, what: str, call: Any, *args: Any) -> Any:
+        if self.broken:
+            raise BrokenError(f"{self.path}: {self.broken}; reopen the store")
+        try:
+            return call(*args)
+        except OSError as e:
+            # a sync that ran out of space has lost pages as surely as one that hit bad sectors
+            if e.errno in _NO_SPACE and call != self.io.fdatasync:
+                raise FullError(e.errno, f"{what} failed: no space left", str(self.path)) from e
+            self._poison(f"{what} failed: {e.strerror or e}", e)
+
+    def _poison(self, why: str, cause: BaseException | None) -> None:
+        self.broken = why
+        raise BrokenError(f"{self.path}: {why}; reopen the store") from cause
+
+    # -------------------------------------------------------------------------------- the head
+
+    def write_head(self, head: HeadCopy) -> None:
+        """Note the newest version beside the superblock; the next sync makes it durable."""
+        self._pwrite(memoryview(head.pack()), HEAD_OFFSETS[head.next_version % 2])
+
+    def read_head(self) -> HeadCopy | None:
+        """Return the newest head that the superblock's page knows of."""
+        raw = self._pread(SUPERBLOCK_SIZE, 0)
+        heads = [h for at in HEAD_OFFSETS if (h := HeadCopy.unpack(raw[at : at + 64]))]
+        return max(heads, key=lambda h: h.next_version, default=None)

@@ -1,0 +1,408 @@
+"""The catalog: versions, names and every other record, in one LMDB environment.
+
+Owns: opening the environment safely, transactions over sealed records, versions and their
+kinship, snapshot and branch names. Does not know the arena, nor what a page table means.
+
+- C1  LMDB runs with sync and metasync on and writemap off; the commit of its write transaction is
+      the instant a version exists.
+- C2  No transaction outlives a call: an open read transaction would make the file grow for ever.
+- C3  The file's size is compared with what its meta page promises before the first transaction:
+      LMDB maps the file, and reading past its end kills the process.
+- C4  Room for a commit is reserved before it: LMDB reports a full disk as an I/O error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+from attrs import evolve
+
+from pagestore import kernel
+from pagestore.errors import (
+    BrokenError,
+    CorruptionError,
+    ExistsError,
+    FullError,
+    InvalidError,
+    NotFoundError,
+    PagestoreError,
+    ReadOnlyError,
+)
+from pagestore.format import (
+    BRANCH,
+    CHILD,
+    META,
+    NAMED,
+    NO_VERSION,
+    SNAPSHOT,
+    UNKEPT,
+    VERSION,
+    Meta,
+    NameRecord,
+    NodeId,
+    RegionId,
+    VersionId,
+    VersionRecord,
+    key_numbers,
+    name_key,
+    named_key,
+    number_key,
+    seal,
+    unseal,
+)
+
+MAP_SIZE = 1 << 40  # address space only; halved until the process is allowed it
+MAX_READERS = 2048
+RESERVE = 1 << 20
+_PSIZE = 4096
+
+
+class Transaction:
+    """Sealed records within one LMDB transaction."""
+
+    def __init__(self, txn: lmdb.Transaction) -> None:
+        self._txn = txn
+        self.written = 0
+        raw = self.get(META)
+        if raw is None:
+            raise CorruptionError("the catalog has no meta record: it was emptied or replaced")
+        self.meta = self._stored = Meta.unpack(raw)
+
+    @property
+    def id(self) -> int:
+        """LMDB's number of this transaction: what it sees, or what it makes."""
+        return int(self._txn.id())
+
+    # ------------------------------------------------------------------------------- records
+
+    def get(self, key: bytes) -> bytes | None:
+        value = self._txn.get(key)
+        return None if value is None else unseal(key, value)
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        with self._txn.cursor() as cursor:
+            return {bytes(k): unseal(k, v) for k, v in cursor.getmulti(keys)}
+
+    def put(self, key: bytes, payload: bytes) -> None:
+        value = seal(key, payload)
+        self.written += len(value)
+        self._txn.put(key, value)
+
+    def delete(self, key: bytes) -> bool:
+        self.written += 256
+        return bool(self._txn.delete(key))
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Records whose keys begin with `prefix`, in order."""
+        with self._txn.cursor() as cursor:
+            if cursor.set_range(prefix):
+                for key, value in cursor:
+                    if not key.startswith(prefix):
+                        return
+                    yield key, unseal(key, value)
+
+    def has(self, prefix: bytes) -> bool:
+        """Whether any key begins with `prefix`."""
+        with self._txn.cursor() as cursor:
+            return bool(cursor.set_range(prefix)) and bytes(cursor.key()).startswith(prefix)
+
+    def count(self, prefix: bytes) -> int:
+        """How many keys begin with `prefix`."""
+        with self._txn.cursor() as cursor:
+            if not cursor.set_range(prefix):
+                return 0
+            keys = cursor.iternext(keys=True, values=False)
+            return sum(1 for _ in itertools.takewhile(lambda k: k.startswith(prefix), keys))
+
+    # ------------------------------------------------------------------------------ counters
+
+    def _next(self, counter: str) -> int:
+        value: int = getattr(self.meta, counter)
+        self.meta = evolve(self.meta, **{counter: value + 1})
+        return value
+
+    def new_version(self) -> VersionId:
+        return VersionId(self._next("next_version"))
+
+    def new_node(self) -> NodeId:
+        return NodeId(self._next("next_node"))
+
+    def new_region(self) -> RegionId:
+        return RegionId(self._next("next_region"))
+
+    def new_number(self) -> int:
+        return self._next("next_number")
+
+    def save_meta(self) -> None:
+        if self.meta != self._stored:
+            self.put(META, self.meta.pack())
+            self._stored = self.meta
+
+    # ------------------------------------------------------------------------------ versions
+
+    def version(self, version: VersionId) -> VersionRecord:
+        """Return a kept version; `NotFoundError` if there is none of that id."""
+        if not isinstance(version, int) or not 0 < version < 1 << 63:
+            raise NotFoundError(f"there is no version {version}")
+        raw = self.get(number_key(VERSION, version))
+        if raw is None:
+            raise NotFoundError(f"there is no version {version}: dropped, or never made")
+        record = VersionRecord.unpack(raw)
+        if record.id != version:
+            raise CorruptionError(f"the record of version {version} says it is {record.id}")
+        return record
+
+    def put_version(self, record: VersionRecord) -> None:
+        self.put(number_key(VERSION, record.id), record.pack())
+
+    def add_version(self, record: VersionRecord) -> None:
+        self.put_version(record)
+        if record.parent != NO_VERSION:
+            self.put(number_key(CHILD, record.parent, record.id), b"")
+
+    def remove_version(self, record: VersionRecord) -> None:
+        """Forget a version of at most one child, which becomes a child of its parent."""
+        for child in self.children(record.id):
+            self.delete(number_key(CHILD, record.id, child))
+            self.put_version(evolve(self.version(child), parent=record.parent))
+            if record.parent != NO_VERSION:
+                self.put(number_key(CHILD, record.parent, child), b"")
+        if record.parent != NO_VERSION:
+            self.delete(number_key(CHILD, record.parent, record.id))
+        self.delete(number_key(VERSION, record.id))
+        self.delete(number_key(UNKEPT, record.id))
+
+    def children(self, version: VersionId) -> list[VersionId]:
+        return [VersionId(key_numbers(k)[1]) for k, _ in self.scan(number_key(CHILD, version))]
+
+    def versions(self) -> Iterator[VersionRecord]:
+        for key, raw in self.scan(VERSION):
+            record = VersionRecord.unpack(raw)
+            if record.id != key_numbers(key)[0]:
+                raise CorruptionError(f"version {record.id} lies under another's key")
+            yield record
+
+    # --------------------------------------------------------------------------------- names
+
+    def name(self, kind: bytes, name: str) -> NameRecord | None:
+        raw = self.get(name_key(kind, name))
+        return None if raw is None else NameRecord.unpack(raw)
+
+    def head(self, branch: str) -> VersionId:
+        """The newest version of a branch."""
+        record = self.name(BRANCH, branch)
+        if record is None:
+            raise NotFoundError(f"there is no branch {branch!r}")
+        return record.version
+
+    def put_name(self, kind: bytes, name: str, record: NameRecord) -> VersionId:
+        """Let a name stand for a version; return what it stood for (0: nothing)."""
+        old = self.name(kind, name)
+        if old is not None:
+            self.delete(named_key(old.version, kind, name))
+        self.put(name_key(kind, name), record.pack())
+        self.put(named_key(record.version, kind, name), b"")
+        self.delete(number_key(UNKEPT, record.version))
+        return old.version if old else NO_VERSION
+
+    def remove_name(self, kind: bytes, name: str) -> VersionId:
+        old = self.name(kind, name)
+        if old is None:
+            raise NotFoundError(f"there is no {_KINDS[kind]} {name!r}")
+        self.delete(name_key(kind, name))
+        self.delete(named_key(old.version, kind, name))
+        return old.version
+
+    def check_free(self, name: str) -> None:
+        """Raise `ExistsError` if a snapshot or a branch has this name."""
+        for kind in (SNAPSHOT, BRANCH):
+            if self.name(kind, name) is not None:
+                raise ExistsError(f"there is a {_KINDS[kind]} {name!r} already")
+
+    def names(self, kind: bytes) -> Iterator[tuple[str, NameRecord]]:
+        for key, raw in self.scan(kind):
+            yield key[1:].decode(), NameRecord.unpack(raw)
+
+    def names_after(self, kind: bytes, after: str, count: int) -> list[str]:
+        """Up to `count` names that sort behind `after` (by their bytes)."""
+        with self._txn.cursor() as cursor:
+            if not cursor.set_range(name_key(kind, after) + b"\0" * bool(after)):
+                return []
+            keys = cursor.iternext(keys=True, values=False)
+            found = itertools.takewhile(lambda k: k[:1] == kind, keys)
+            return [k[1:].decode() for k in itertools.islice(found, count)]
+
+    def names_of(self, version: VersionId) -> list[tuple[bytes, str]]:
+        """Kind and name of everything that stands for a version."""
+        found = (k[9:] for k, _ in self.scan(number_key(NAMED, version)))
+        return [(rest[:1], rest[1:].decode()) for rest in found]
+
+    def resolve(self, ref: object) -> VersionRecord:
+        """Return the version that a name, an id or ``NAME~2`` refers to."""
+        if isinstance(ref, int) and not isinstance(ref, bool):
+            return self.version(VersionId(ref))
+        if not isinstance(ref, str):
+            raise InvalidError(
+                f"a version is named by a string, an id or a Version, not {type(ref).__name__}"
+            )
+        base, tilde, steps = ref.partition("~")
+        if tilde and steps and not (steps.isascii() and steps.isdigit()):
+            raise InvalidError(f"{ref!r}: '~' takes a number of ancestors")
+        record = self._resolve_name(base)
+        for _ in range(int(steps) if steps else len(tilde)):
+            if record.parent == NO_VERSION:
+                raise NotFoundError(f"{ref!r}: version {record.id} has no kept ancestor")
+            record = self.version(record.parent)
+        return record
+
+    def _resolve_name(self, name: str) -> VersionRecord:
+        for kind in (SNAPSHOT, BRANCH):
+            found = self.name(kind, name) if name else None
+            if found is not None:
+                return self.version(found.version)
+        if name.isascii() and name.isdigit():
+            return self.version(VersionId(int(name)))
+        raise NotFoundError(f"there is no snapshot or branch {name!r}")
+
+
+_KINDS = {SNAPSHOT: "snapshot", BRANCH: "branch"}
+
+
+class Catalog:
+    """The LMDB environment of one store in this process."""
+
+    @staticmethod
+    def create(path: Path, meta: Meta) -> None:
+        """Make a catalog that holds nothing but its meta record."""
+        with lmdb.open(str(path), map_size=1 << 26, subdir=False) as env, env.begin(write=True) as t:
+            t.put(META, seal(META, meta.pack()))
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = path
+        self.writable = writable
+        self.broken: str | None = None
+        self._reserved = 0
+        self._lock = threading.RLock()
+        self._fd = -1
+        self._env = self._open()
+        if writable:
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def _open(self) -> lmdb.Environment:
+        size = MAP_SIZE
+        while True:
+            try:
+                env = lmdb.open(
+                    str(self.path), map_size=size, subdir=False, readonly=not self.writable,
+                    metasync=True, sync=True, writemap=False, map_async=False, create=False,
+                    lock=True, max_readers=MAX_READERS, max_dbs=0, readahead=False,
+                )  # fmt: skip
+                break
+            except (lmdb.MemoryError, MemoryError) as e:
+                size //= 2
+                if size < 1 << 26:
+                    raise FullError(12, "no address space for the catalog", str(self.path)) from e
+            except lmdb.Error as e:
+                raise self._translated(e) from e
+        self._check_size(env)
+        return env
+
+    def _check_size(self, env: lmdb.Environment) -> None:
+        promised = (int(env.info()["last_pgno"]) + 1) * _PSIZE
+        size = self.path.stat().st_size
+        if size < promised:
+            env.close()
+            raise CorruptionError(
+                f"{self.path} is {size} bytes long but needs {promised}: the file was cut"
+            )
+        flags = env.flags()
+        if not (flags["sync"] and flags["metasync"] and not flags["writemap"]):
+            env.close()
+            raise BrokenError(f"{self.path}: LMDB did not take the durable mode (C1)")
+
+    def close(self) -> None:
+        self._env.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A consistent look at every record; short-lived (C2)."""
+        try:
+            with self._env.begin(buffers=False) as txn:
+                yield Transaction(txn)
+        except lmdb.Error as e:
+            raise self._translated(e) from e
+
+    @contextmanager
+    def write(self, spare: Callable[[], bool] | None = None) -> Iterator[Transaction]:
+        """A write transaction: commits on leaving the block, aborts on an exception.
+
+        Waits for the writer of another thread or process. With `spare`, a full disk calls it once
+        to make room (deleting needs space before it gives any back).
+        """
+        if not self.writable:
+            raise ReadOnlyError(f"{self.path}: the store was opened read-only")
+        with self._lock:
+            if self.broken:
+                raise BrokenError(f"{self.path}: {self.broken}; reopen the store")
+            try:
+                txn = self._env.begin(write=True, buffers=False)
+            except lmdb.Error as e:
+                raise self._translated(e) from e
+            try:
+                transaction = Transaction(txn)
+                yield transaction
+                transaction.save_meta()
+                self._reserve(transaction.written, spare)
+            except BaseException as e:
+                txn.abort()
+                if isinstance(e, lmdb.Error):
+                    raise self._translated(e) from e
+                raise
+            try:
+                txn.commit()
+            except lmdb.Error as e:
+                # the head may be the old or the new one: only a fresh look can tell
+                self.broken = f"the commit's outcome is unknown ({e})"
+                raise BrokenError(f"{self.path}: {self.broken}; reopen the store") from e
+
+    def _reserve(self, written: int, spare: Callable[[], bool] | None) -> None:
+        """Have blocks for what the transaction may append, or fail before it begins (C4)."""
+        end = (int(self._env.info()["last_pgno"]) + 1) * _PSIZE
+        need = end + 3 * written + (64 << 10)
+        if need <= self._reserved:
+            return
+        while True:
+            try:
+                kernel.allocate(self._fd, end, need - end + RESERVE, keep_size=True)
+                break
+            except OSError as e:
+                if spare is None or not spare():
+                    raise FullError(
+                        e.errno, "no space left for the catalog", str(self.path)
+                    ) from e
+                spare = None
+        self._reserved = need + RESERVE
+
+    def _translated(self, e: lmdb.Error) -> PagestoreError:
+        where = f"{self.path}: {e}"
+        if isinstance(e, lmdb.PanicError | lmdb.DiskError):
+            self.broken = self.broken or f"LMDB failed ({e})"
+            return BrokenError(f"{where}; reopen the store")
+        if isinstance(e, lmdb.MapFullError | lmdb.ReadersFullError | lmdb.TlsFullError):
+            return FullError(28, f"LMDB is full: {e}", str(self.path))
+        if isinstance(e, lmdb.ReadonlyError):
+            return ReadOnlyError(where)
+        return CorruptionError(where)

@@ -1,0 +1,42 @@
+"""``pagestore get``: a region of any version becomes a file."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from pagestore.cli.arguments import at_option, form_option, store_argument
+from pagestore.cli.output import printable
+from pagestore.cli.progress import bytes_done
+from pagestore.cli.refs import open_store, region_of, resolve
+from pagestore.cli.source import PIECE
+from pagestore.cli.target import open_target, write_npy_header
+
+
+@click.command()
+@store_argument
+@click.argument("region")
+@click.argument("file")
+@at_option
+@form_option
+def get(store_path: Path, region: str, file: str, ref: str, npy: bool | None) -> None:
+    """Write a region of STORE to FILE.
+
+    FILE may be - for standard output. A FILE whose name ends in .npy gets the header that
+    NumPy expects; any other gets the bytes alone. FILE is replaced only when all is written.
+
+    \b
+    Examples:
+      pagestore get market.ps prices monday.npy --at monday
+      pagestore get app.ps dump - --at nightly~1 | sqlite3 yesterday.db
+    """
+    with open_store(store_path, "r") as store:
+        version = resolve(store, ref)
+        meta = region_of(version, region)
+        with store.view(version) as view, open_target(file) as target:
+            if file.endswith(".npy") if npy is None else npy:
+                write_npy_header(target, np.dtype(meta.dtype), meta.shape)
+            with bytes_done(f"getting {printable(region)}", meta.nbytes) as advance:
+                for offset in range(0, meta.nbytes, PIECE):
+                    target.write(view.read(region, offset, min(PIECE, meta.nbytes - offset)))
+                    advance(min(PIECE, meta.nbytes - offset))

@@ -1,0 +1,54 @@
+"""``pagestore stats``: where the space is."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+import pagestore
+from pagestore.cli.arguments import store_argument
+from pagestore.cli.output import Bytes, Cell, console, is_terminal, line, table
+from pagestore.cli.progress import working
+from pagestore.cli.refs import open_store
+
+
+@click.command()
+@store_argument
+def stats(store_path: Path) -> None:
+    """Show how much space STORE uses, and what each name keeps.
+
+    "referred" is what the version shows; "exclusive" is what only it keeps: what deleting its
+    name would set free.
+
+    \b
+    In a pipe, first: what, value (page_size, versions, and sizes in bytes).
+    Then: snapshot or branch, name, version id, referred bytes, exclusive bytes.
+    """
+    with open_store(store_path, "r") as store:
+        with working("counting"):
+            found = store.stats()
+        if is_terminal(sys.stdout):
+            table({"store": "", str(store_path): "bold"}, _totals(found))
+            console().print()
+            columns = {"": "dim", "name": "cyan", "version": "yellow"}
+            table(columns | {"referred": "", "exclusive": ""}, _names(found))
+            return
+        for row in (*_totals(found), *_names(found)):
+            line(*row)
+
+
+def _totals(found: pagestore.Stats) -> Iterator[tuple[Cell, ...]]:
+    yield "page_size", Bytes(found.page_size)
+    yield "versions", found.versions
+    yield "arena_bytes", Bytes(found.arena_bytes)
+    yield "referred_bytes", Bytes(found.referred_bytes)
+    yield "free_bytes", Bytes(found.free_bytes)
+    yield "metadata_bytes", Bytes(found.metadata_bytes)
+
+
+def _names(found: pagestore.Stats) -> Iterator[tuple[Cell, ...]]:
+    for kind, names in (("snapshot", found.snapshots), ("branch", found.branches)):
+        for name, of in sorted(names.items()):
+            version = of.version if isinstance(of.version, int) else of.version.id
+            yield kind, name, version, Bytes(of.referred_bytes), Bytes(of.exclusive_bytes)

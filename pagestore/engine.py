@@ -1,0 +1,464 @@
+"""One open store in this process: its files, locks and caches, and how they open and close.
+
+Owns: the directory, creating and opening it, the order of steps in a write. Knows versions only
+as records; what they mean is the business of the layers above.
+
+- E1  A store is created whole in a temporary directory, synced, and renamed into place.
+- E2  A marked arena never starts with an empty catalog, one of another store, or one that is
+      older than the head that the arena remembers.
+- E3  One engine for a directory in a process (LMDB demands it); handles share it by count.
+- E4  A forked child may read what it inherited; every use of the store there raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from attrs import evolve
+
+from pagestore import kernel
+from pagestore.arena import Arena
+from pagestore.catalog import Catalog, Transaction
+from pagestore.dirty import Tracker, choose
+from pagestore.errors import (
+    BrokenError,
+    ClosedError,
+    CorruptionError,
+    ExistsError,
+    FormatError,
+    FullError,
+    InvalidError,
+    NotFoundError,
+    PagestoreError,
+    ReadOnlyError,
+)
+from pagestore.format import (
+    BRANCH,
+    MAX_PAGE,
+    NO_VERSION,
+    RESERVED,
+    ROOT_VERSION,
+    SNAPSHOT,
+    HeadCopy,
+    IntArray,
+    Meta,
+    NameRecord,
+    Superblock,
+    VersionRecord,
+    key_numbers,
+    number_key,
+    pack_runs,
+    runs_of,
+    unpack_runs,
+)
+from pagestore.pagetable import NodeCache, Nodes
+from pagestore.pins import Pin, Pins
+from pagestore.space import Space, expand_runs, slot_runs
+
+ARENA, CATALOG, PINS, BALLAST = "arena", "catalog", "pins", "ballast"
+BALLAST_SIZE = 1 << 20
+
+
+class Write:
+    """One write transaction, with what it changes beside the catalog."""
+
+    def __init__(self, engine: Engine, records: Transaction) -> None:
+        self._engine = engine
+        self.records = records
+        self.nodes = Nodes(records, engine.cache, records.meta.moves, records.new_node)
+        self.head: VersionRecord | None = None  # the version it makes, if any
+        self._space: Space | None = None
+
+    @property
+    def space(self) -> Space:
+        """The free slots, read on first use; reservations of dead processes are free again."""
+        if self._space is None:
+            space = self._engine.space
+            space.begin(self.records, self.records.id, self.records.meta.slots)
+            self._space = space
+            for key, raw in list(self.records.scan(RESERVED)):
+                number = key_numbers(key)[0]
+                if self._engine.pins.abandoned(number):
+                    self.release_reservation(number)
+        return self._space
+
+    def take(self, count: int) -> IntArray:
+        """Free slots for `count` pages; grows the arena where needed."""
+        return self.space.take(count, self._engine.arena.grow)
+
+    def reserve(self, slots: IntArray) -> int:
+        """Set slots aside for a transaction that goes on; freed should its process die."""
+        number = self.records.new_number()
+        self._engine.pins.reserve(number)
+        self.records.put(number_key(RESERVED, number), pack_runs(slot_runs(runs_of(slots))))
+        return number
+
+    def release_reservation(self, number: int, used: IntArray | None = None) -> None:
+        """End a reservation; what was not used of it becomes free."""
+        key = number_key(RESERVED, number)
+        raw = self.records.get(key)
+        if raw is None:
+            raise CorruptionError(f"reservation {number} is missing from the catalog")
+        slots = expand_runs(unpack_runs(raw)[0])
+        self.records.delete(key)
+        if used is not None:
+            slots = np.setdiff1d(slots, used, assume_unique=True)
+        self.space.give(slots)
+
+    def finish(self) -> None:
+        if self._space is not None:
+            self._space.save(self.records, self.records.new_number)
+            self.records.meta = evolve(self.records.meta, slots=self._space.slots)
+
+
+class Engine:
+    """The shared inside of every `Store` handle on one directory."""
+
+    def __init__(self, path: Path, *, tracking: str, mapping: str, flush_share: float) -> None:
+        # files are opened for writing where that is allowed, whatever the first handle's mode
+        writable = all(os.access(path / name, os.W_OK) for name in (ARENA, CATALOG))
+        self.path = path
+        self.handles = 0
+        self.tracking = tracking
+        self.mapping = mapping
+        self.flush_share = flush_share
+        self.pid = os.getpid()
+        self.cache = NodeCache()
+        self.space = Space()
+        self.lock = threading.RLock()
+        self.closed = False
+        self.tracker: Tracker = choose(tracking)
+        self.arena = _open_arena(path, writable)
+        try:
+            self.catalog = _open_catalog(path, writable)
+            try:
+                self._verify_identity()
+                self.pins = Pins(path / PINS)
+            except BaseException:
+                self.catalog.close()
+                raise
+        except BaseException:
+            self.arena.close()
+            raise
+        if writable:
+            self._restore_ballast()
+
+    @property
+    def page_size(self) -> int:
+        return self.arena.page_size
+
+    @property
+    def writable(self) -> bool:
+        return self.arena.writable
+
+    @property
+    def broken(self) -> str | None:
+        return self.arena.broken or self.catalog.broken
+
+    def _verify_identity(self) -> None:
+        head = self.arena.read_head()  # before the catalog is read: commits may go on meanwhile
+        with self.catalog.read() as records:
+            meta = records.meta
+            if (meta.store_id, meta.page_size) != (
+                self.arena.superblock.store_id,
+                self.arena.page_size,
+            ):
+                raise CorruptionError(f"{self.path}: the catalog belongs to another store")
+            if head is not None:
+                self._verify_head(head, records)
+        self.arena.check_slots(meta.slots)
+
+    def _verify_head(self, head: HeadCopy, records: Transaction) -> None:
+        if head.next_version > records.meta.next_version:
+            raise CorruptionError(
+                f"{self.path}: the catalog went back in time: the arena has seen version "
+                f"{head.version}, the catalog ends at {records.meta.next_version - 1}"
+            )
+        with contextlib.suppress(NotFoundError):
+            if records.version(head.version).root() != head.root:
+                raise CorruptionError(
+                    f"{self.path}: version {head.version} is not the one that was committed"
+                )
+
+    # ---------------------------------------------------------------------------------- use
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise ClosedError(f"the store {self.path} is closed")
+        if os.getpid() != self.pid:
+            raise ClosedError(
+                f"the store {self.path} was opened before fork: open it again in the child"
+            )
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[tuple[Transaction, Nodes]]:
+        """A consistent look at the records."""
+        self.check_open()
+        with self.catalog.read() as records:
+            yield records, Nodes(records, self.cache, records.meta.moves)
+
+    @contextlib.contextmanager
+    def write(self, *, spare: bool = False) -> Iterator[Write]:
+        """A write transaction: durable on leaving the block, undone on an exception.
+
+        `spare` lets it use the ballast on a full disk: for what gives space back.
+        """
+        self.check_open()
+        with self.lock:
+            if self.arena.broken:
+                raise BrokenError(f"{self.path}: {self.arena.broken}; reopen the store")
+            try:
+                with self.catalog.write(self._drop_ballast if spare else None) as records:
+                    write = Write(self, records)
+                    transaction = records.id
+                    yield write
+                    write.finish()
+            finally:
+                self.pins.end_exclusive()
+            self.space.committed(transaction)
+            write.nodes.committed()
+            if write.head is not None:
+                self._note_head(write.head, write.records.meta.next_version)
+            if spare:
+                self._restore_ballast()
+
+    def name_version(self, ref: object, name: str, message: str = "") -> VersionRecord:
+        """Let a new snapshot name stand for a version."""
+        with self.write() as write:
+            records = write.records
+            record = records.resolve(ref)
+            records.check_free(name)
+            records.put_name(SNAPSHOT, name, NameRecord(record.id, time.time_ns(), message))
+            return record
+
+    def _note_head(self, head: VersionRecord, next_version: int) -> None:
+        # the version is durable already: a failure here must not say otherwise
+        with contextlib.suppress(PagestoreError):
+            self.arena.write_head(HeadCopy(head.id, next_version, head.root()))
+
+    @property
+    def portable(self) -> bool:
+        """Whether pages are copied instead of mapped."""
+        return self.mapping == "portable"
+
+    def pin_branch(self, branch: str) -> tuple[VersionRecord, Pin]:
+        """Pin the head of a branch (a snapshot's name will not do)."""
+        with self.read() as (records, _):
+            records.head(branch)
+        return self.pin(branch)
+
+    def pin(self, ref: object) -> tuple[VersionRecord, Pin]:
+        """Resolve a ref and pin its version: from now on nothing of it is freed."""
+        while True:
+            with self.read() as (records, _):
+                record = records.resolve(ref)
+            pin = self.pins.acquire(record.id)
+            with self.read() as (records, _):
+                try:
+                    if records.resolve(ref).id == record.id:
+                        return records.version(record.id), pin
+                except NotFoundError:
+                    pin.release()
+                    raise
+            pin.release()  # the name moved on meanwhile
+
+    def close(self) -> None:
+        """Let go of one handle; the last one closes the files."""
+        with _registry_lock:
+            _detach(self)
+
+    # ------------------------------------------------------------------------------- ballast
+
+    def _drop_ballast(self) -> bool:
+        path = self.path / BALLAST
+        try:
+            had = path.stat().st_blocks > 0
+            os.truncate(path, 0)
+        except OSError:
+            return False
+        return had
+
+    def _restore_ballast(self) -> None:
+        with contextlib.suppress(OSError):
+            fd = os.open(self.path / BALLAST, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                if os.fstat(fd).st_size < BALLAST_SIZE:
+                    kernel.allocate(fd, 0, BALLAST_SIZE)
+            finally:
+                os.close(fd)
+
+
+def _detach(engine: Engine) -> None:
+    engine.handles -= 1
+    if engine.handles > 0:
+        return
+    engine.closed = True
+    for key, registered in list(_registry.items()):
+        if registered is engine:
+            del _registry[key]
+    if os.getpid() == engine.pid:
+        with engine.lock:
+            engine.catalog.close()
+            engine.arena.close()
+            engine.pins.close()
+            engine.tracker.close()
+
+
+# ------------------------------------------------------------------------------------- opening
+
+_registry: dict[tuple[int, int], Engine] = {}
+_registry_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    _registry.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def attach(
+    path: Path,
+    mode: str,
+    *,
+    page_size: int,
+    keep_all: bool,
+    tracking: str,
+    mapping: str,
+    flush_share: float,
+) -> Engine:
+    """Open (and, as the mode says, create) the store at `path`; share it if it is open."""
+    writable = mode != "r"
+    if mode == "x" and os.path.lexists(path):
+        raise ExistsError(f"{path} exists already")
+    if mode in "ax" and not _has_content(path):
+        create(path, page_size, keep_all)
+    if not os.path.lexists(path):
+        raise NotFoundError(f"there is no store at {path}")
+    if not path.is_dir():
+        raise FormatError(f"{path} is not a pagestore: it is a file, and a store is a directory")
+    with _registry_lock:
+        stat = path.stat()
+        key = (stat.st_dev, stat.st_ino)
+        engine = _registry.get(key)
+        if engine is None:
+            engine = Engine(path, tracking=tracking, mapping=mapping, flush_share=flush_share)
+            _registry[key] = engine
+        if writable and not engine.writable:
+            engine.handles += 1
+            _detach(engine)
+            raise ReadOnlyError(f"{path} is not writable: open the store with mode 'r'")
+        engine.handles += 1
+        return engine
+
+
+def _has_content(path: Path) -> bool:
+    """Whether something is there that must not be overwritten."""
+    if not os.path.lexists(path):
+        return False
+    return not path.is_dir() or any(path.iterdir())
+
+
+def create(path: Path, page_size: int, keep_all: bool) -> None:
+    """Make an empty store at `path`, whole or not at all (E1)."""
+    least = kernel.PAGE_SIZE
+    if (
+        not isinstance(page_size, int)
+        or page_size & (page_size - 1)
+        or not least <= page_size <= MAX_PAGE
+    ):
+        raise InvalidError(
+            f"page_size must be a power of two from {least} to {MAX_PAGE}, not {page_size!r}"
+        )
+    parent = path.parent
+    if not parent.is_dir():
+        raise NotFoundError(f"cannot create {path}: there is no directory {parent}")
+    temporary = parent / f".{path.name}.{secrets.token_hex(6)}"
+    try:
+        temporary.mkdir()
+        _fill(temporary, page_size, keep_all)
+        try:
+            temporary.rename(path)
+        except OSError as e:
+            if not _has_content(path):  # otherwise somebody else made it first: use theirs
+                raise _refused(path, e) from e
+        _sync_directory(parent)
+    except OSError as e:
+        raise _refused(path, e) from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(path: Path, page_size: int, keep_all: bool) -> None:
+    now = time.time_ns()
+    store_id = secrets.token_bytes(16)
+    meta = Meta(store_id, page_size, keep_all, next_version=ROOT_VERSION + 1)
+    root = VersionRecord(ROOT_VERSION, NO_VERSION, now, keep_all, "")
+    Arena.create(path / ARENA, Superblock(page_size, store_id, now))
+    Catalog.create(path / CATALOG, meta)
+    catalog = Catalog(path / CATALOG, writable=True)
+    try:
+        with catalog.write() as records:
+            records.add_version(root)
+            records.put_name(BRANCH, "main", NameRecord(ROOT_VERSION, now))
+    finally:
+        catalog.close()
+    for name in (CATALOG, PINS):
+        fd = os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        os.fsync(fd)
+        os.close(fd)
+    _sync_directory(path)
+
+
+def _open_arena(path: Path, writable: bool) -> Arena:
+    try:
+        return Arena(path / ARENA, writable=writable)
+    except FileNotFoundError:
+        if (path / CATALOG).exists():
+            raise CorruptionError(f"{path}: the arena is missing") from None
+        raise FormatError(f"{path} is not a pagestore: it holds no arena") from None
+    except OSError as e:
+        if isinstance(e, PagestoreError):
+            raise
+        raise _refused(path, e) from e
+
+
+def _open_catalog(path: Path, writable: bool) -> Catalog:
+    file = path / CATALOG
+    try:
+        if file.stat().st_size < 2 * kernel.PAGE_SIZE:
+            raise CorruptionError(f"{file} is empty or cut, though the store was initialised")
+        return Catalog(file, writable=writable)
+    except FileNotFoundError:
+        raise CorruptionError(f"{path}: the catalog is missing") from None
+    except OSError as e:
+        if isinstance(e, PagestoreError):
+            raise
+        raise _refused(path, e) from e
+
+
+def _refused(path: Path, e: OSError) -> PagestoreError:
+    if isinstance(e, PagestoreError):
+        return e
+    if e.errno in (28, 122):
+        return FullError(e.errno, "no space left", str(path))
+    return ReadOnlyError(f"{path}: {e.strerror or e}")
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+

@@ -1,0 +1,537 @@
+"""The bytes on disk: every identifier, record, key and checksum, written once.
+
+Owns: the layout of the arena's superblock and of every record in the catalog. Knows nothing of
+files, transactions or memory. ``docs/format.md`` is generated from the constants here.
+
+Every record in the catalog is *sealed*: eight bytes of XXH3-64 over its key and payload come
+first, so a record that was damaged, moved or cut is never believed. Numbers are little-endian in
+records and big-endian in keys (so that keys sort).
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NewType, Protocol
+
+import numpy as np
+import xxhash
+from attrs import field, frozen
+
+from pagestore.errors import CorruptionError, FormatError, InvalidError
+
+VersionId = NewType("VersionId", int)
+Slot = NewType("Slot", int)
+RegionId = NewType("RegionId", int)
+NodeId = NewType("NodeId", int)
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+SumArray = np.ndarray[Any, np.dtype[np.uint64]]
+
+FORMAT_VERSION: Final = 1
+MIN_PAGE: Final = 4096
+MAX_PAGE: Final = 2 << 20
+NO_VERSION: Final = VersionId(0)
+ROOT_VERSION: Final = VersionId(1)
+ZERO_SLOT: Final = Slot(0)  # the superblock's number: no page can live there, so it says "zeros"
+MAX_NAME: Final = 255
+
+# ---------------------------------------------------------------------------------------- keys
+
+META: Final = b"M"
+VERSION: Final = b"V"
+CHILD: Final = b"C"
+SNAPSHOT: Final = b"S"
+BRANCH: Final = b"B"
+NAMED: Final = b"R"
+UNKEPT: Final = b"U"
+NODE: Final = b"N"
+FREE: Final = b"F"
+SPACE_LOG: Final = b"L"
+SUMS: Final = b"K"
+RESERVED: Final = b"W"
+
+_U64 = struct.Struct(">Q")
+
+
+def number_key(prefix: bytes, *numbers: int) -> bytes:
+    """Key of a record that is found by one or two numbers; keys sort as the numbers do."""
+    return prefix + b"".join(_U64.pack(n) for n in numbers)
+
+
+def key_numbers(key: bytes) -> tuple[int, ...]:
+    return struct.unpack(f">{(len(key) - 1) // 8}Q", key[1 : 1 + (len(key) - 1) // 8 * 8])
+
+
+def name_key(kind: bytes, name: str) -> bytes:
+    return kind + name.encode()
+
+
+def named_key(version: VersionId, kind: bytes, name: str) -> bytes:
+    """Key of the reverse entry: the names that keep a version."""
+    return NAMED + _U64.pack(version) + kind + name.encode()
+
+
+def check_name(name: object, what: str) -> str:
+    """Return `name` if it can name a snapshot, branch or region; `InvalidError` otherwise."""
+    if not isinstance(name, str):
+        raise InvalidError(f"{what} name must be a string, not {type(name).__name__}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidError(f"{what} name {name!r} is not valid Unicode") from None
+    if not name or name != name.strip() or not name.isprintable():
+        raise InvalidError(f"{what} name {name!r} is empty, padded or not printable")
+    if size > MAX_NAME:
+        raise InvalidError(f"{what} name is {size} bytes long; the limit is {MAX_NAME}")
+    if "~" in name and what != "region":
+        raise InvalidError(f"{what} name {name!r} must not contain '~' (it counts ancestors)")
+    return name
+
+
+# -------------------------------------------------------------------------------------- seals
+
+
+class Records(Protocol):
+    """What the layers above the catalog see of one transaction: sealed records by key."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]: ...
+    def put(self, key: bytes, payload: bytes) -> None: ...
+    def delete(self, key: bytes) -> bool: ...
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+def seal(key: bytes, payload: bytes) -> bytes:
+    return xxhash.xxh3_64_digest(key + payload) + payload
+
+
+def unseal(key: bytes, value: bytes) -> bytes:
+    payload = value[8:]
+    if xxhash.xxh3_64_digest(key + payload) != value[:8]:
+        raise CorruptionError(f"catalog record {describe_key(key)} does not match its checksum")
+    return payload
+
+
+def describe_key(key: bytes) -> str:
+    """Key in words, for messages."""
+    kinds = {
+        META: "meta", VERSION: "version", CHILD: "child", SNAPSHOT: "snapshot", BRANCH: "branch",
+        NAMED: "named version", UNKEPT: "unkept version", NODE: "page-table node",
+        FREE: "free-space chunk", SPACE_LOG: "free-space log", SUMS: "checksum chunk",
+        RESERVED: "reservation",
+    }  # fmt: skip
+    kind = kinds.get(key[:1], "unknown")
+    if key[:1] in (SNAPSHOT, BRANCH):
+        return f"{kind} {key[1:].decode(errors='replace')!r}"
+    return " ".join([kind, *map(str, key_numbers(key))])
+
+
+def page_sum(page: bytes | memoryview) -> int:
+    """Checksum of one page's contents (XXH3, 64 bits)."""
+    return xxhash.xxh3_64_intdigest(page)
+
+
+def page_sums(buffer: memoryview, page_size: int) -> SumArray:
+    """Checksums of the pages that follow each other in `buffer`."""
+    digest = xxhash.xxh3_64_intdigest
+    cuts = range(0, len(buffer), page_size)
+    return np.fromiter((digest(buffer[i : i + page_size]) for i in cuts), np.uint64, len(cuts))
+
+
+def content_hash(pages: IntArray, sums: SumArray) -> int:
+    """Order-free hash of a set of pages: the sum of one mixed term a page, modulo 2**64.
+
+    Being a sum it is updated with what changed alone, and does not depend on where pages are
+    stored, so moving them leaves it as it was. The mixer is MurmurHash3's 64-bit finaliser.
+    """
+    x = sums ^ (pages.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1))
+    x ^= x >> np.uint64(33)
+    x *= np.uint64(0xFF51AFD7ED558CCD)
+    x ^= x >> np.uint64(33)
+    x *= np.uint64(0xC4CEB9FE1A85EC53)
+    x ^= x >> np.uint64(33)
+    return int(np.add.reduce(x, dtype=np.uint64)) if len(x) else 0
+
+
+# --------------------------------------------------------------------------------- superblock
+
+MAGIC: Final = b"PAGESTO\x01"
+_SUPERBLOCK = struct.Struct("<8sII16sq8s")
+INITIALISED: Final = b"complete"
+HEAD_OFFSETS: Final = (512, 1024)  # two sectors: a torn write spares the other copy
+_HEAD = struct.Struct("<QQ16s")
+SUPERBLOCK_SIZE: Final = MIN_PAGE
+
+
+@frozen
+class Superblock:
+    """Slot 0: what this file is. Written once, when the store is created."""
+
+    page_size: int
+    store_id: bytes
+    created: int
+
+    def pack(self) -> bytes:
+        body = _SUPERBLOCK.pack(
+            MAGIC, FORMAT_VERSION, self.page_size, self.store_id, self.created, INITIALISED
+        )
+        return body + xxhash.xxh3_64_digest(body)
+
+    @classmethod
+    def unpack(cls, raw: bytes, where: str) -> Superblock:
+        body, size = raw[: _SUPERBLOCK.size], _SUPERBLOCK.size
+        if len(raw) < size + 8 or body[:7] != MAGIC[:7]:
+            raise FormatError(f"{where} is not the arena of a pagestore")
+        magic, version, page_size, store_id, created, mark = _SUPERBLOCK.unpack(body)
+        if version > FORMAT_VERSION or magic != MAGIC:
+            raise FormatError(
+                f"{where} has format {version}; this pagestore reads up to {FORMAT_VERSION}: "
+                "upgrade pagestore"
+            )
+        if xxhash.xxh3_64_digest(body) != raw[size : size + 8] or mark != INITIALISED:
+            raise CorruptionError(f"{where}: the superblock does not match its checksum")
+        return cls(page_size, store_id, created)
+
+
+@frozen
+class HeadCopy:
+    """The newest version, written beside the superblock: unmasks a catalog that went back."""
+
+    version: VersionId
+    next_version: int
+    root: bytes
+
+    def pack(self) -> bytes:
+        body = _HEAD.pack(self.version, self.next_version, self.root)
+        return body + xxhash.xxh3_64_digest(body)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> HeadCopy | None:
+        """Return the copy, or None where the sector holds none that is whole."""
+        body = raw[: _HEAD.size]
+        if len(raw) < _HEAD.size + 8 or raw[_HEAD.size : _HEAD.size + 8] != xxhash.xxh3_64_digest(
+            body
+        ):
+            return None
+        version, next_version, root = _HEAD.unpack(body)
+        return cls(VersionId(version), next_version, root)
+
+
+# ------------------------------------------------------------------------------------ records
+
+_META = struct.Struct("<I16sIBQQQQQQ")
+
+
+@frozen
+class Meta:
+    """The one record that every write transaction rewrites: identity and counters."""
+
+    store_id: bytes
+    page_size: int
+    keep_all: bool
+    next_version: int = 1
+    next_node: int = 1
+    next_region: int = 1
+    next_number: int = 1  # space-log records and reservations
+    slots: int = 1  # of the arena, the superblock included
+    moves: int = 0  # grows when compaction moves pages: cached page-table nodes are stale
+
+    def pack(self) -> bytes:
+        return _META.pack(
+            FORMAT_VERSION, self.store_id, self.page_size, self.keep_all, self.next_version,
+            self.next_node, self.next_region, self.next_number, self.slots, self.moves,
+        )  # fmt: skip
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Meta:
+        if len(raw) < 4:
+            raise CorruptionError("catalog record meta is cut short")
+        version = struct.unpack_from("<I", raw)[0]
+        if version > FORMAT_VERSION:
+            raise FormatError(
+                f"the catalog has format {version}; this pagestore reads up to {FORMAT_VERSION}: "
+                "upgrade pagestore"
+            )
+        values = _META.unpack(raw)[1:]
+        return cls(values[0], values[1], bool(values[2]), *values[3:])
+
+
+@frozen
+class NodeRef:
+    """A page-table node and its birth: the version that wrote it."""
+
+    node: NodeId
+    birth: VersionId
+
+
+@frozen
+class Table:
+    """A page table: the root of a radix tree `height` levels above its leaves."""
+
+    root: NodeRef | None = None
+    height: int = 0
+
+
+_REGION = struct.Struct("<QQQBQQHHB")
+
+
+@frozen
+class RegionRecord:
+    """A region as one version has it."""
+
+    id: RegionId
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    table: Table = Table()
+    pages: int = 0  # that have a slot
+    content: int = 0  # content_hash of those pages
+
+    @property
+    def nbytes(self) -> int:
+        n = self.dtype.itemsize
+        for extent in self.shape:
+            n *= extent
+        return n
+
+    def identity(self) -> bytes:
+        """What the version's root hash says of this region: not where its pages are."""
+        return repr(
+            (self.id, self.name, dtype_text(self.dtype), self.shape, self.pages, self.content)
+        ).encode()
+
+    def pack(self) -> bytes:
+        name, descr = self.name.encode(), dtype_text(self.dtype).encode()
+        ref = self.table.root or NodeRef(NodeId(0), NO_VERSION)
+        head = _REGION.pack(
+            self.id, ref.node, ref.birth, self.table.height, self.pages, self.content,
+            len(name), len(descr), len(self.shape),
+        )  # fmt: skip
+        return head + struct.pack(f"<{len(self.shape)}Q", *self.shape) + name + descr
+
+    @classmethod
+    def unpack_from(cls, raw: bytes, at: int) -> tuple[RegionRecord, int]:
+        rid, node, birth, height, pages, content, n_name, n_descr, ndim = _REGION.unpack_from(
+            raw, at
+        )
+        at += _REGION.size
+        shape = struct.unpack_from(f"<{ndim}Q", raw, at)
+        at += 8 * ndim
+        name = raw[at : at + n_name].decode()
+        at += n_name
+        dtype = dtype_from_text(raw[at : at + n_descr].decode())
+        root = NodeRef(NodeId(node), VersionId(birth)) if node else None
+        record = cls(RegionId(rid), name, dtype, shape, Table(root, height), pages, content)
+        return record, at + n_descr
+
+
+_VERSION = struct.Struct("<QQq?16sII")
+
+
+@frozen
+class VersionRecord:
+    """One committed state. Only `parent` ever changes: to the nearest ancestor that is kept."""
+
+    id: VersionId
+    parent: VersionId
+    time: int  # nanoseconds since the epoch, UTC
+    keep: bool  # history="all" keeps it until it expires
+    message: str
+    regions: dict[str, RegionRecord] = field(factory=dict)
+
+    def root(self) -> bytes:
+        """Root hash: changes with any page, shape, dtype or name of the version."""
+        h = xxhash.xxh3_128(struct.pack("<Qq", self.id, self.time) + self.message.encode())
+        for name in sorted(self.regions):
+            h.update(self.regions[name].identity())
+        return h.digest()
+
+    def pack(self) -> bytes:
+        message = self.message.encode()
+        head = _VERSION.pack(
+            self.id, self.parent, self.time, self.keep, self.root(), len(message),
+            len(self.regions),
+        )  # fmt: skip
+        return head + message + b"".join(r.pack() for r in self.regions.values())
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> VersionRecord:
+        vid, parent, time, keep, root, n_message, n_regions = _VERSION.unpack_from(raw)
+        at = _VERSION.size + n_message
+        message = raw[_VERSION.size : at].decode()
+        regions = {}
+        for _ in range(n_regions):
+            region, at = RegionRecord.unpack_from(raw, at)
+            regions[region.name] = region
+        record = cls(VersionId(vid), VersionId(parent), time, keep, message, regions)
+        if record.root() != root:
+            raise CorruptionError(f"version {vid} does not match its root hash")
+        return record
+
+
+_NAME = struct.Struct("<Qq")
+
+
+@frozen
+class NameRecord:
+    """What a snapshot or branch name stands for."""
+
+    version: VersionId
+    time: int
+    message: str = ""
+
+    def pack(self) -> bytes:
+        return _NAME.pack(self.version, self.time) + self.message.encode()
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> NameRecord:
+        version, time = _NAME.unpack_from(raw)
+        return cls(VersionId(version), time, raw[_NAME.size :].decode())
+
+
+@functools.lru_cache(256)
+def dtype_text(dtype: np.dtype[Any]) -> str:
+    return repr(np.lib.format.dtype_to_descr(dtype))
+
+
+@functools.lru_cache(256)
+def dtype_from_text(text: str) -> np.dtype[Any]:
+    try:
+        return np.lib.format.descr_to_dtype(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError) as e:
+        raise CorruptionError(f"dtype {text!r} cannot be read") from e
+
+
+# ------------------------------------------------------------------------------ page-table nodes
+
+LEAF_BITS: Final = 18  # pages under one leaf: 2**18, 1 GiB of 4 KiB pages
+FAN_BITS: Final = 6  # children of a branch: 64
+LEAF_SPAN: Final = 1 << LEAF_BITS
+FAN: Final = 1 << FAN_BITS
+_LEAF_MASK = np.uint64(LEAF_SPAN - 1)
+_SHIFT = np.uint64(LEAF_BITS)
+KIND_LEAF: Final = 1
+KIND_RUN: Final = 2
+KIND_BRANCH: Final = 3
+_LEAF = struct.Struct("<BxHI")
+RUN_REF = np.dtype([("node", "<u8"), ("birth", "<u8"), ("count", "<u4")])
+BRANCH_REF = np.dtype([("node", "<u8"), ("birth", "<u8")])
+
+
+@frozen(eq=False)
+class Extents:
+    """Runs of pages that lie in runs of slots, sorted by page; a run at slot 0 is zeros.
+
+    Four columns of int64: first page, length in pages, first slot, birth.
+    """
+
+    page: IntArray
+    length: IntArray
+    slot: IntArray
+    birth: IntArray
+
+    def __len__(self) -> int:
+        return len(self.page)
+
+    def take(self, index: Any) -> Extents:
+        return Extents(self.page[index], self.length[index], self.slot[index], self.birth[index])
+
+    @classmethod
+    def empty(cls) -> Extents:
+        none = np.empty(0, np.int64)
+        return cls(none, none, none, none)
+
+    @classmethod
+    def join(cls, parts: Iterable[Extents]) -> Extents:
+        parts = list(parts)
+        if not parts:
+            return cls.empty()
+        columns = zip(*((p.page, p.length, p.slot, p.birth) for p in parts), strict=True)
+        return cls(*(np.concatenate(c) for c in columns))
+
+    def pack(self) -> bytes:
+        """Two 64-bit words an extent: slot and page, birth and length - 1."""
+        words = np.empty((len(self), 2), np.uint64)
+        words[:, 0] = (self.slot.astype(np.uint64) << _SHIFT) | self.page.astype(np.uint64)
+        words[:, 1] = (self.birth.astype(np.uint64) << _SHIFT) | (self.length - 1).astype(np.uint64)
+        return words.tobytes()
+
+    @classmethod
+    def unpack(cls, raw: bytes | memoryview) -> Extents:
+        words = np.frombuffer(raw, np.uint64).reshape(-1, 2)
+        low, high = words & _LEAF_MASK, words >> _SHIFT
+        return cls(
+            low[:, 0].astype(np.int64),
+            low[:, 1].astype(np.int64) + 1,
+            high[:, 0].astype(np.int64),
+            high[:, 1].astype(np.int64),
+        )
+
+
+def pack_leaf(inline: Extents, runs: np.ndarray[Any, Any]) -> bytes:
+    return _LEAF.pack(KIND_LEAF, len(runs), len(inline)) + runs.tobytes() + inline.pack()
+
+
+def unpack_leaf(raw: bytes) -> tuple[Extents, np.ndarray[Any, Any]]:
+    """Newest extents, and the references to older runs, newest first."""
+    kind, n_runs, n_inline = _LEAF.unpack_from(raw)
+    cut = _LEAF.size + n_runs * RUN_REF.itemsize
+    if kind != KIND_LEAF or len(raw) != cut + 16 * n_inline:
+        raise CorruptionError("a page-table leaf has the wrong size or kind")
+    runs = np.frombuffer(raw, RUN_REF, n_runs, _LEAF.size)
+    return Extents.unpack(raw[cut:]), runs
+
+
+def pack_run(extents: Extents) -> bytes:
+    return bytes([KIND_RUN]) + bytes(7) + extents.pack()
+
+
+def unpack_run(raw: bytes) -> Extents:
+    if raw[:1] != bytes([KIND_RUN]) or len(raw) % 16 != 8:
+        raise CorruptionError("a page-table run has the wrong size or kind")
+    return Extents.unpack(raw[8:])
+
+
+def pack_branch(children: np.ndarray[Any, Any]) -> bytes:
+    return bytes([KIND_BRANCH]) + bytes(7) + children.tobytes()
+
+
+def unpack_branch(raw: bytes) -> np.ndarray[Any, Any]:
+    if raw[:1] != bytes([KIND_BRANCH]) or len(raw) != 8 + FAN * BRANCH_REF.itemsize:
+        raise CorruptionError("a page-table branch has the wrong size or kind")
+    return np.frombuffer(raw, BRANCH_REF, FAN, 8)
+
+
+# ------------------------------------------------------------------------- slots: sums and space
+
+SUMS_CHUNK: Final = 128  # slots whose checksums share a record
+FREE_CHUNK: Final = 8192  # slots whose free bits share a record
+RUN = np.dtype([("start", "<u8"), ("length", "<u4")])
+
+def runs_of(slots: IntArray) -> IntArray:
+    """Consecutive numbers in a sorted array, as rows of (start, length)."""
+    if not len(slots):
+        return np.empty((0, 2), np.int64)
+    cuts = np.flatnonzero(np.diff(slots) != 1) + 1
+    starts = np.concatenate(([0], cuts))
+    stops = np.concatenate((cuts, [len(slots)]))
+    return np.stack((slots[starts], stops - starts), axis=1)
+
+
+def pack_runs(*groups: np.ndarray[Any, Any]) -> bytes:
+    """Groups of (start, length) runs of slots, each behind its count."""
+    return b"".join(struct.pack("<I", len(g)) + g.astype(RUN).tobytes() for g in groups)
+
+
+def unpack_runs(raw: bytes) -> list[np.ndarray[Any, Any]]:
+    groups, at = [], 0
+    while at < len(raw):
+        count = struct.unpack_from("<I", raw, at)[0]
+        if len(raw) < at + 4 + count * RUN.itemsize:
+            raise CorruptionError("a list of slot runs is cut short")
+        groups.append(np.frombuffer(raw, RUN, count, at + 4))
+        at += 4 + count * RUN.itemsize
+    return groups

@@ -1,0 +1,80 @@
+"""What a user sees of a version: plain frozen values, detached from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen
+
+from pagestore.format import RegionRecord, VersionRecord
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@frozen
+class Region:
+    """A named array of a version.
+
+    Attributes
+    ----------
+    name : str
+    dtype : numpy.dtype
+    shape : tuple of int
+    nbytes : int
+        Bytes of the array (not of what is stored of it).
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    nbytes: int
+
+    @classmethod
+    def of(cls, record: RegionRecord) -> Region:
+        return cls(record.name, record.dtype, record.shape, record.nbytes)
+
+
+@frozen
+class Version:
+    """One committed state of a store.
+
+    Attributes
+    ----------
+    id : int
+        Grows along every line of work.
+    parent : int or None
+        The nearest ancestor that is kept, at the time of asking.
+    time : datetime
+        When it was committed; aware, UTC.
+    message : str
+    names : tuple of str
+        The snapshots and branches that stood for it at the time of asking.
+    regions : mapping of str to Region
+    """
+
+    id: int
+    parent: int | None
+    time: datetime
+    message: str
+    names: tuple[str, ...]
+    regions: Mapping[str, Region] = field(repr=False, eq=False, hash=False)
+
+    @classmethod
+    def of(cls, record: VersionRecord, names: Iterable[str], message: str = "") -> Version:
+        return cls(
+            record.id,
+            record.parent or None,
+            _EPOCH + timedelta(microseconds=record.time // 1000),
+            message or record.message,
+            tuple(sorted(names)),
+            MappingProxyType({n: Region.of(r) for n, r in record.regions.items()}),
+        )
+
+
+def nanoseconds(time: datetime) -> int:
+    """Nanoseconds since the epoch of an aware time."""
+    return (time - _EPOCH) // timedelta(microseconds=1) * 1000

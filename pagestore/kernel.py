@@ -1,0 +1,532 @@
+"""What the Linux kernel does for us: memory at an address, written pages, byte locks, file space.
+
+Owns every ctypes call, ioctl and `/proc` read of the package, and knows which of them this
+kernel offers (`probe`). Every failure is an `OSError` that carries errno and names the call.
+
+Knows nothing of slots, versions or policy: addresses, lengths and offsets are plain numbers that
+the caller has checked, and that it owns. Meant for 64-bit Linux.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import functools
+import mmap
+import os
+import platform
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+Ranges: TypeAlias = npt.NDArray[np.int64]
+"""Shape (n, 2): half-open, rising, disjoint ranges of system pages."""
+
+PAGE_SIZE: Final = mmap.PAGESIZE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# ssize_t, not a pointer: MAP_FAILED is then the -1 of every other call.
+_libc.mmap.restype = ctypes.c_ssize_t
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+]
+_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+_libc.syscall.restype = ctypes.c_long
+_libc.syscall.argtypes = [ctypes.c_long, ctypes.c_long]
+
+
+def _call(name: str, *arguments: object, says: str | None = None) -> int:
+    while True:
+        result = int(getattr(_libc, name)(*arguments))
+        if result != -1:
+            return result
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise OSError(code, f"{says or name}: {os.strerror(code)}")
+
+
+def _named(call: str, error: OSError) -> OSError:
+    return OSError(error.errno, f"{call}: {error.strerror}")
+
+
+@contextlib.contextmanager
+def _naming(call: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _named(call, error) from None
+
+
+# ---------------------------------------------------------------- memory at an address
+
+_MAP_FIXED: Final = 0x10
+_MAP_NORESERVE: Final = 0x40 if platform.machine() == "ppc64le" else 0x4000
+_MADV_POPULATE_READ: Final = 22
+_READ: Final = mmap.PROT_READ
+_READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
+# Without it the kernel refuses a private writable mapping larger than what memory could hold.
+_PRIVATE: Final = mmap.MAP_PRIVATE | _MAP_NORESERVE
+
+
+class Memory(mmap.mmap):
+    """A reserved range of addresses; every piece laid over it goes when the last array goes.
+
+    The unmapping comes before the callbacks of `weakref.finalize`, so that what they release (a
+    pin) is never still looked at.
+    """
+
+    address: int
+    anchor: object = None  # what must live as long as the memory does
+
+
+def reserve(nbytes: int) -> Memory:
+    """Take a range of addresses, zero-filled and writable, that costs no memory yet."""
+    with _naming("mmap"):
+        memory = Memory(-1, nbytes, flags=_PRIVATE | mmap.MAP_ANONYMOUS, prot=_READ_WRITE)
+    memory.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return memory
+
+
+def map_file(
+    address: int, nbytes: int, fd: int, offset: int, *, shared: bool, writable: bool
+) -> None:
+    """Lay a piece of a file over part of a reserved range, replacing what is mapped there."""
+    flags = _MAP_FIXED | (mmap.MAP_SHARED if shared else _PRIVATE)
+    _call("mmap", address, nbytes, _READ_WRITE if writable else _READ, flags, fd, offset)
+
+
+def map_zero(address: int, nbytes: int, *, writable: bool) -> None:
+    """Lay zeros over part of a reserved range, replacing what is mapped there."""
+    flags = _MAP_FIXED | _PRIVATE | mmap.MAP_ANONYMOUS
+    _call("mmap", address, nbytes, _READ_WRITE if writable else _READ, flags, -1, 0)
+
+
+def protect(address: int, nbytes: int, *, writable: bool) -> None:
+    """Allow or forbid stores; a forbidden one is SIGSEGV."""
+    _call("mprotect", address, nbytes, _READ_WRITE if writable else _READ)
+
+
+def prefetch(address: int, nbytes: int) -> None:
+    """Look first: bring the pages in, and raise where a plain load would be SIGBUS."""
+    try:
+        _call("madvise", address, nbytes, _MADV_POPULATE_READ, says="madvise(POPULATE_READ)")
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # before Linux 5.14 there is no such advice
+            raise
+
+
+def discard(address: int, nbytes: int) -> None:
+    """Drop private pages: the next load sees what the mapping's file holds, or zeros."""
+    _call("madvise", address, nbytes, mmap.MADV_DONTNEED, says="madvise(DONTNEED)")
+
+
+# ---------------------------------------------------------------- written pages
+
+_SYS_USERFAULTFD: Final = {"x86_64": 323, "ppc64le": 364, "s390x": 355}.get(platform.machine(), 282)
+_UFFD_USER_MODE_ONLY: Final = 1
+_UFFD_API: Final = 0xAA
+_UFFD_FEATURE_PAGEFAULT_FLAG_WP: Final = 1 << 0
+_UFFD_FEATURE_WP_UNPOPULATED: Final = 1 << 13
+_UFFD_FEATURE_WP_ASYNC: Final = 1 << 15
+_UFFDIO_REGISTER_MODE_WP: Final = 1 << 1
+_PM_SCAN_WP_MATCHING: Final = 1 << 0
+_PM_SCAN_CHECK_WPASYNC: Final = 1 << 1
+_PAGE_IS_WRITTEN: Final = 1 << 1
+
+
+def _iowr(kind: int, number: int, layout: type[ctypes.Structure]) -> int:
+    return 3 << 30 | ctypes.sizeof(layout) << 16 | kind << 8 | number
+
+
+def _u64(*names: str) -> list[tuple[str, Any]]:
+    return [(name, ctypes.c_uint64) for name in names]
+
+
+class _UffdioApi(ctypes.Structure):
+    _fields_ = _u64("api", "features", "ioctls")
+
+
+class _UffdioRegister(ctypes.Structure):
+    _fields_ = _u64("start", "len", "mode", "ioctls")
+
+
+class _PmScanArg(ctypes.Structure):
+    _fields_ = _u64(
+        "size", "flags", "start", "end", "walk_end", "vec", "vec_len", "max_pages",
+        "category_inverted", "category_mask", "category_anyof_mask", "return_mask",
+    )  # fmt: skip
+
+
+_UFFDIO_REGISTER: Final = _iowr(0xAA, 0x00, _UffdioRegister)
+_UFFDIO_API: Final = _iowr(0xAA, 0x3F, _UffdioApi)
+_PAGEMAP_SCAN: Final = _iowr(ord("f"), 16, _PmScanArg)
+
+# Room for 10,000 scattered pages in one call; what the kernel does not fill is never touched.
+_RANGES_PER_SCAN: Final = 16_384
+
+
+class Userfault:
+    """Asynchronous write protection: the kernel itself notes each page of a range on its first
+    store, whoever stores (a system call too), and stops no one.
+
+    Works only in the process that made it. Arming a range fills its page tables, which takes
+    8 bytes a page, and turns the kernel's fault-around off: the first load of each page faults.
+    """
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._pagemap = -1
+        flags = os.O_CLOEXEC | os.O_NONBLOCK | _UFFD_USER_MODE_ONLY
+        self._fd = _call("syscall", _SYS_USERFAULTFD, flags, says="userfaultfd")
+        try:
+            features = (
+                _UFFD_FEATURE_PAGEFAULT_FLAG_WP
+                | _UFFD_FEATURE_WP_UNPOPULATED
+                | _UFFD_FEATURE_WP_ASYNC
+            )
+            api = _UffdioApi(api=_UFFD_API, features=features)
+            _ioctl("UFFDIO_API", self._fd, _UFFDIO_API, api)
+            with _naming("open"):
+                self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a child of the one whose memory is watched."""
+        return os.getpid() != self._owner
+
+    def register(self, address: int, nbytes: int) -> None:
+        """Allow tracking on a range, some of which may be registered already.
+
+        Whatever is laid over it later has to be registered again. Until the first `arm` or `scan`
+        all of what is new reads as written.
+        """
+        self._check()
+        request = _UffdioRegister(start=address, len=nbytes, mode=_UFFDIO_REGISTER_MODE_WP)
+        _ioctl("UFFDIO_REGISTER", self._fd, _UFFDIO_REGISTER, request)
+
+    def arm(self, address: int, nbytes: int) -> None:
+        """Count the whole range as not written."""
+        request = self._request(address, nbytes, _PM_SCAN_WP_MATCHING)
+        while request.start < request.end:
+            _ioctl("PAGEMAP_SCAN", self._pagemap, _PAGEMAP_SCAN, request)
+            request.start = request.walk_end
+
+    def scan(self, address: int, nbytes: int) -> Ranges:
+        """The pages written since the last `arm` or `scan`, and count them as not written.
+
+        Atomic per page: a store meanwhile is in this answer or in the next. After an OSError part
+        of the answer is lost: count the whole range as written.
+        """
+        return self._ranges(address, nbytes, _PM_SCAN_WP_MATCHING)
+
+    def count(self, address: int, nbytes: int) -> int:
+        """How many pages `scan` would report; changes nothing."""
+        ranges = self._ranges(address, nbytes, 0)
+        return int((ranges[:, 1] - ranges[:, 0]).sum())
+
+    def close(self) -> None:
+        """Stop watching everything that was registered here."""
+        for fd in (self._fd, self._pagemap):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._pagemap = -1
+
+    def _check(self) -> None:
+        # The fd in a forked child still means the parent's memory.
+        if self.forked:
+            raise OSError(errno.EPERM, "userfaultfd: made by the parent of this forked process")
+
+    def _request(self, address: int, nbytes: int, flags: int) -> _PmScanArg:
+        self._check()
+        return _PmScanArg(
+            size=ctypes.sizeof(_PmScanArg),
+            flags=flags | _PM_SCAN_CHECK_WPASYNC,
+            start=address,
+            end=address + nbytes,
+            category_mask=_PAGE_IS_WRITTEN,
+            return_mask=_PAGE_IS_WRITTEN,
+        )
+
+    def _ranges(self, address: int, nbytes: int, flags: int) -> Ranges:
+        request = self._request(address, nbytes, flags)
+        # A buffer for each call, not one for all: threads scan side by side.
+        found = np.empty((_RANGES_PER_SCAN, 3), np.int64)
+        request.vec, request.vec_len = found.ctypes.data, len(found)
+        pieces = []
+        while request.start < request.end:
+            n = _ioctl("PAGEMAP_SCAN", self._pagemap, _PAGEMAP_SCAN, request)
+            pieces.append((found[:n, :2] - address) // PAGE_SIZE)
+            # walk_end may be where the kernel's own buffer was last full, pages before the last
+            # one found: from there on, what was found would be found once more.
+            request.start = max(request.walk_end, int(found[n - 1, 1]) if n else 0)
+        return _joined(np.concatenate(pieces)) if pieces else np.empty((0, 2), np.int64)
+
+
+def _ioctl(name: str, fd: int, number: int, request: ctypes.Structure) -> int:
+    return _call("ioctl", fd, number, ctypes.addressof(request), says=f"ioctl({name})")
+
+
+def _joined(ranges: Ranges) -> Ranges:
+    # The kernel cuts a run where its own buffer of 512 ends, and where two mappings meet.
+    gaps = ranges[1:, 0] != ranges[:-1, 1]
+    if gaps.all():
+        return ranges
+    first, last = np.append(True, gaps), np.append(gaps, True)
+    return np.stack((ranges[first, 0], ranges[last, 1]), axis=1)
+
+
+_ENTRIES_PER_READ: Final = 1 << 15
+_SWAPPED_OR_PRESENT: Final = 0b110
+_FILE_OR_SHARED: Final = 0b001
+
+
+def pagemap_private(address: int, nbytes: int) -> npt.NDArray[np.bool_]:
+    """Which pages of a private mapping this process has its own copy of.
+
+    A page of zeros that was only read counts too where nothing but zeros is mapped. Not for a
+    range that a Userfault watches: its marks look like swapped pages.
+    """
+    first, n = address // PAGE_SIZE, nbytes // PAGE_SIZE
+    private = np.empty(n, np.bool_)
+    entries = np.empty(min(n, _ENTRIES_PER_READ), np.uint64)
+    with _naming("pread(/proc/self/pagemap)"):
+        # Opened each time (4 µs): an inherited one would show the parent's memory.
+        fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for start in range(0, n, _ENTRIES_PER_READ):
+                part = entries[: n - start]
+                if os.preadv(fd, [part.data], (first + start) * 8) != part.nbytes:
+                    raise OSError(errno.EIO, "short read")
+                state = part >> 61
+                has_page, shared = state & _SWAPPED_OR_PRESENT, state & _FILE_OR_SHARED
+                private[start : start + len(part)] = (has_page != 0) & (shared == 0)
+        finally:
+            os.close(fd)
+    return private
+
+
+# ---------------------------------------------------------------- byte locks
+
+
+def lock_shared(fd: int, offset: int, *, wait: bool = False) -> bool:
+    """Lock one byte together with others; False when someone has it alone."""
+    return _lock(fd, offset, fcntl.F_RDLCK, wait=wait)
+
+
+def lock_exclusive(fd: int, offset: int, *, wait: bool = False) -> bool:
+    """Lock one byte alone; False when someone has it."""
+    return _lock(fd, offset, fcntl.F_WRLCK, wait=wait)
+
+
+def unlock(fd: int, offset: int) -> None:
+    """Let go of one byte. Closing the last copy of the fd, or dying, lets go of all."""
+    _lock(fd, offset, fcntl.F_UNLCK, wait=False)
+
+
+def _lock(fd: int, offset: int, kind: int, *, wait: bool) -> bool:
+    # struct flock; a pid of 0 is what tells this kind of lock from the classic one.
+    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, 1, 0)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, request)
+    except OSError as error:
+        if not wait and error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise _named("fcntl(F_OFD_SETLK)", error) from None
+    return True
+
+
+# ---------------------------------------------------------------- file space
+
+_FALLOC_FL_KEEP_SIZE: Final = 1
+_FALLOC_FL_PUNCH_HOLE: Final = 2
+
+
+def allocate(fd: int, offset: int, nbytes: int, *, keep_size: bool = False) -> None:
+    """Reserve disk space, so that a later write cannot find the disk full."""
+    try:
+        _call("fallocate", fd, _FALLOC_FL_KEEP_SIZE if keep_size else 0, offset, nbytes)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        if not keep_size:
+            with _naming("posix_fallocate"):
+                os.posix_fallocate(fd, offset, nbytes)
+
+
+def punch_hole(fd: int, offset: int, nbytes: int) -> None:
+    """Give the space of a piece back; whoever still looks at it sees zeros without a warning."""
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    _call("fallocate", fd, mode, offset, nbytes, says="fallocate(PUNCH_HOLE)")
+
+
+# ---------------------------------------------------------------- how much there is
+
+
+def total_memory() -> int:
+    """Bytes of memory that this process may use at most."""
+    physical = os.sysconf("SC_PHYS_PAGES") * PAGE_SIZE
+    return min([physical, *(limit for limit, _ in _cgroups())])
+
+
+def available_memory() -> int:
+    """Bytes of memory that this process may still take without anyone's being pushed out."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * PAGE_SIZE
+    with contextlib.suppress(OSError):
+        free = _table(Path("/proc/meminfo")).get("MemAvailable:", free // 1024) * 1024
+    return max(0, min([free, *(limit - used for limit, used in _cgroups())]))
+
+
+def private_bytes() -> int:
+    """Anonymous memory this process holds: what the OOM killer counts, page cache left out."""
+    with _naming("read(/proc/self/statm)"):
+        _, resident, shared, *_ = Path("/proc/self/statm").read_bytes().split()
+    return (int(resident) - int(shared)) * PAGE_SIZE
+
+
+def mapping_limit() -> int:
+    """How many mappings a process may have."""
+    try:
+        return int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        return 65_530
+
+
+def count_mappings() -> int:
+    """How many mappings this process has now."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
+def _cgroups() -> Iterator[tuple[int, int]]:
+    """Limit and use (without the page cache) of each control group this process counts to."""
+    try:
+        memberships = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    physical = os.sysconf("SC_PHYS_PAGES") * PAGE_SIZE
+    for membership in memberships:
+        _, controllers, path = membership.split(":", 2)
+        if not controllers:
+            root, limit, use, cache = "", "max", "current", ("inactive_file", "active_file")
+        elif "memory" in controllers.split(","):
+            root, limit, use = "memory", "limit_in_bytes", "usage_in_bytes"
+            cache = ("total_inactive_file", "total_active_file")
+        else:
+            continue
+        top = Path("/sys/fs/cgroup", root)
+        group = top / path.lstrip("/")
+        # A container may not see its own group by this path, but it always sees the top.
+        for level in (group, *group.parents):
+            if not level.is_relative_to(top):
+                break
+            # "max" is no number, and a group without limits has no such file.
+            with contextlib.suppress(OSError, ValueError):
+                most = int((level / f"memory.{limit}").read_text())
+                if most >= physical:  # how the first version says "max"
+                    continue
+                used = int((level / f"memory.{use}").read_text())
+                stat = _table(level / "memory.stat")
+                yield most, used - sum(stat.get(name, 0) for name in cache)
+
+
+def _table(path: Path) -> dict[str, int]:
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {line[0]: int(line[1]) for line in lines if len(line) > 1}
+
+
+# ---------------------------------------------------------------- what this kernel offers
+
+
+@attrs.frozen
+class Capabilities:
+    """What works here, found out by doing it; `reasons` says what is wrong with the rest."""
+
+    userfault: bool
+    pagemap: bool
+    ofd_locks: bool
+    map_fixed: bool
+    reasons: dict[str, str]
+
+
+@functools.cache
+def probe() -> Capabilities:
+    """Try everything once on a few pages. Never raises."""
+    reasons: dict[str, str] = {}
+
+    def works(name: str, attempt: Callable[[int, Memory], bool]) -> bool:
+        try:
+            with contextlib.closing(reserve(4 * PAGE_SIZE)) as memory:
+                fd = os.memfd_create("pagestore-probe")
+                try:
+                    os.truncate(fd, 4 * PAGE_SIZE)
+                    map_file(memory.address, len(memory), fd, 0, shared=False, writable=True)
+                    if not attempt(fd, memory):
+                        reasons[name] = "the kernel's answer is wrong"
+                finally:
+                    os.close(fd)
+        except Exception as error:
+            reasons[name] = getattr(error, "strerror", None) or str(error)
+        return name not in reasons
+
+    return Capabilities(
+        userfault=works("userfault", _try_userfault),
+        pagemap=works("pagemap", _try_pagemap),
+        ofd_locks=works("ofd_locks", _try_locks),
+        map_fixed=works("map_fixed", _try_map),
+        reasons=reasons,
+    )
+
+
+def _try_userfault(_fd: int, memory: Memory) -> bool:
+    memory[PAGE_SIZE] = 1
+    with contextlib.closing(Userfault()) as userfault:
+        userfault.register(memory.address, len(memory))
+        userfault.arm(memory.address, len(memory))
+        memory[PAGE_SIZE] = 2
+        _ = memory[2 * PAGE_SIZE]
+        memory[3 * PAGE_SIZE] = 1
+        first = userfault.scan(memory.address, len(memory)).tolist()
+        again = userfault.scan(memory.address, len(memory)).tolist()
+    return bool(first == [[1, 2], [3, 4]] and again == [])
+
+
+def _try_pagemap(_fd: int, memory: Memory) -> bool:
+    _ = memory[0]
+    memory[PAGE_SIZE] = 1
+    private = pagemap_private(memory.address, len(memory))
+    return np.flatnonzero(private).tolist() == [1]
+
+
+def _try_locks(fd: int, _memory: Memory) -> bool:
+    other = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return lock_exclusive(fd, 1 << 62) and not lock_shared(other, 1 << 62)
+    finally:
+        os.close(other)
+
+
+def _try_map(fd: int, memory: Memory) -> bool:
+    os.pwrite(fd, b"x", 2 * PAGE_SIZE)
+    memory[0] = 1
+    map_file(memory.address, PAGE_SIZE, fd, 2 * PAGE_SIZE, shared=True, writable=False)
+    return memory[0] == ord("x")

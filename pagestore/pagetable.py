@@ -1,0 +1,602 @@
+"""The page table: a persistent radix tree from page number to slot, over a transaction's records.
+
+Owns: looking up, flattening, changing and comparing tables. Does not know what a version, a name
+or a transaction is; the catalog's record for a region holds the root.
+
+A *branch* has 64 children. A *leaf* spans 2**18 pages and is a small log-structured stack: the
+newest extents inline, then references to older *runs* of extents, each shared between all the
+versions that have it. A commit adds its pages on top and merges runs of similar size, so it
+writes what changed (times a logarithm) in one or two records, where copying a path of plain radix
+nodes for each page dirtied a scattered catalog page for each (docs/decisions/001).
+
+- T1  Nodes are immutable: a new version writes new nodes and shares the rest.
+- T2  Extents of one run are sorted by page and disjoint; the newest run that has a page wins.
+- T3  An extent carries the version that wrote it (its birth), however often it is merged.
+- T4  An extent at slot 0 says that its pages are zeros; the oldest run of a leaf needs none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from attrs import define, field, frozen
+
+from pagestore.errors import CorruptionError
+from pagestore.format import (
+    BRANCH_REF,
+    FAN,
+    FAN_BITS,
+    LEAF_BITS,
+    LEAF_SPAN,
+    NODE,
+    NO_VERSION,
+    RUN_REF,
+    Extents,
+    IntArray,
+    NodeId,
+    NodeRef,
+    Records,
+    Table,
+    VersionId,
+    number_key,
+    pack_branch,
+    pack_leaf,
+    pack_run,
+    unpack_branch,
+    unpack_leaf,
+    unpack_run,
+)
+
+INLINE_MAX = 96  # extents in a leaf itself: 1.5 KiB, under LMDB's limit for a small value
+MERGE_RATIO = 2  # a run is merged while it is at most this many times the size of what is new
+CACHED_EXTENTS = 1 << 21
+
+
+@frozen(eq=False)
+class Leaf:
+    """A decoded leaf: newest extents, then references to older runs, newest first."""
+
+    inline: Extents
+    runs: np.ndarray[Any, Any]  # of RUN_REF
+
+
+class NodeCache:
+    """Decoded leaves and runs, least recently used out first.
+
+    Keys are a node id and the catalog's count of moves: compaction is the one thing that rewrites
+    a node, and a thread may still read what another has moved since.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: OrderedDict[tuple[int, int], Leaf | Extents] = OrderedDict()
+        self._weight = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int]) -> Leaf | Extents | None:
+        with self._lock:
+            found = self._nodes.get(key)
+            if found is not None:
+                self._nodes.move_to_end(key)
+            return found
+
+    def put(self, key: tuple[int, int], value: Leaf | Extents) -> None:
+        with self._lock:
+            if key in self._nodes:
+                return
+            self._nodes[key] = value
+            self._weight += _weight(value)
+            while self._weight > CACHED_EXTENTS:
+                self._weight -= _weight(self._nodes.popitem(last=False)[1])
+
+
+def _weight(value: Leaf | Extents) -> int:
+    return 64 + (len(value) if isinstance(value, Extents) else len(value.inline))
+
+
+@define
+class Nodes:
+    """Page-table nodes seen through one transaction."""
+
+    records: Records
+    cache: NodeCache
+    moves: int
+    new_id: Callable[[], NodeId] | None = None  # None: read-only
+    _fresh: dict[int, Leaf | Extents] = field(factory=dict)
+
+    def leaf(self, node: int) -> Leaf:
+        found = self._decoded(node, lambda raw: Leaf(*unpack_leaf(raw)))
+        if not isinstance(found, Leaf):
+            raise CorruptionError(f"page-table node {node} is not a leaf")
+        return found
+
+    def run(self, node: int) -> Extents:
+        found = self._decoded(node, unpack_run)
+        if not isinstance(found, Extents):
+            raise CorruptionError(f"page-table node {node} is not a run")
+        return found
+
+    def branch(self, node: int) -> np.ndarray[Any, Any]:
+        return unpack_branch(self._raw(node))
+
+    def write(self, value: Leaf | Extents | np.ndarray[Any, Any]) -> NodeId:
+        assert self.new_id is not None
+        node = self.new_id()
+        if isinstance(value, Leaf):
+            raw = pack_leaf(value.inline, value.runs)
+        elif isinstance(value, Extents):
+            raw = pack_run(value)
+        else:
+            raw = pack_branch(value)
+        self.records.put(number_key(NODE, node), raw)
+        if not isinstance(value, np.ndarray):
+            self._fresh[node] = value
+        return node
+
+    def committed(self) -> None:
+        """Share the nodes that this transaction wrote, now that they are durable."""
+        for node, value in self._fresh.items():
+            self.cache.put((self.moves, node), value)
+
+    def _raw(self, node: int) -> bytes:
+        raw = self.records.get(number_key(NODE, node))
+        if raw is None:
+            raise CorruptionError(f"page-table node {node} is missing from the catalog")
+        return raw
+
+    def _decoded(self, node: int, decode: Callable[[bytes], Leaf | Extents]) -> Leaf | Extents:
+        found = self._fresh.get(node)
+        if found is None:
+            found = self.cache.get((self.moves, node))
+        if found is None:
+            found = decode(self._raw(node))
+            self.cache.put((self.moves, node), found)
+        return found
+
+
+# --------------------------------------------------------------------------- stacks of extents
+
+
+def flatten(stack: Sequence[Extents], *, keep_zeros: bool = False) -> Extents:
+    """Overlay runs, newest first, into one that is sorted, disjoint and joined up.
+
+    Costs a sort of the extents involved, not of the pages they cover.
+    """
+    stack = [run for run in stack if len(run)]
+    if len(stack) <= 1:
+        flat = stack[0] if stack else Extents.empty()
+        return flat if keep_zeros else flat.take(flat.slot != 0) if (flat.slot == 0).any() else flat
+    edges = np.unique(np.concatenate([e for r in stack for e in (r.page, r.page + r.length)]))
+    start, length = edges[:-1], np.diff(edges)
+    slot, birth, known = resolve(stack, start)
+    use = known if keep_zeros else known & (slot != 0)
+    return join_up(Extents(start[use], length[use], slot[use], birth[use]))
+
+
+def resolve(stack: Sequence[Extents], pages: IntArray) -> tuple[IntArray, IntArray, Any]:
+    """Slot and birth of each page, and which pages any run of the stack has."""
+    slot = np.zeros(len(pages), np.int64)
+    birth = np.zeros(len(pages), np.int64)
+    known = np.zeros(len(pages), np.bool_)
+    todo = np.arange(len(pages))
+    for run in stack:
+        if not len(run):
+            continue
+        at = np.searchsorted(run.page, pages[todo], "right") - 1
+        inside = pages[todo] - run.page[at]
+        hit = (at >= 0) & (inside < run.length[at])
+        where, at, inside = todo[hit], at[hit], inside[hit]
+        first = run.slot[at]
+        slot[where] = np.where(first != 0, first + inside, 0)
+        birth[where] = run.birth[at]
+        known[where] = True
+        todo = todo[~hit]
+        if not len(todo):
+            break
+    return slot, birth, known
+
+
+def join_up(e: Extents) -> Extents:
+    """Join neighbours that continue each other in pages, slots and birth."""
+    if len(e) < 2:
+        return e
+    end, zero = e.page + e.length, e.slot == 0
+    follows = (end[:-1] == e.page[1:]) & (e.birth[:-1] == e.birth[1:])
+    follows &= np.where(
+        zero[:-1], zero[1:], ~zero[1:] & (e.slot[:-1] + e.length[:-1] == e.slot[1:])
+    )
+    heads = np.flatnonzero(np.concatenate(([True], ~follows)))
+    last = np.concatenate((heads[1:], [len(e)])) - 1
+    return Extents(e.page[heads], end[last] - e.page[heads], e.slot[heads], e.birth[heads])
+
+
+def singles(pages: IntArray, slots: IntArray, birth: int) -> Extents:
+    """Extents for pages written one by one; `pages` sorted."""
+    one = np.ones(len(pages), np.int64)
+    return join_up(Extents(pages, one, slots, np.full(len(pages), birth, np.int64)))
+
+
+def expand(e: Extents) -> tuple[IntArray, IntArray, IntArray]:
+    """Page, slot and birth of every single page of some extents."""
+    within = np.arange(int(e.length.sum())) - np.repeat(np.cumsum(e.length) - e.length, e.length)
+    first = np.repeat(e.slot, e.length)
+    slot = np.where(first != 0, first + within, 0)
+    return np.repeat(e.page, e.length) + within, slot, np.repeat(e.birth, e.length)
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def span(table: Table) -> int:
+    """How many pages the table can hold without growing a level."""
+    return LEAF_SPAN << (FAN_BITS * table.height)
+
+
+def leaves(nodes: Nodes, table: Table, wanted: IntArray | None = None) -> Iterator[tuple[int, int]]:
+    """First page and node id of each leaf that exists; only those numbered in `wanted`."""
+    if table.root is not None:
+        yield from _leaves(nodes, table.root.node, table.height, 0, wanted)
+
+
+def _leaves(
+    nodes: Nodes, node: int, height: int, index: int, wanted: IntArray | None
+) -> Iterator[tuple[int, int]]:
+    if height == 0:
+        yield index << LEAF_BITS, node
+        return
+    children = nodes.branch(node)["node"]
+    shift = FAN_BITS * (height - 1)
+    present = np.flatnonzero(children)
+    if wanted is not None:
+        present = np.intersect1d(present, (wanted >> shift) - (index << FAN_BITS))
+    for child in present.tolist():
+        below = (index << FAN_BITS) + child
+        part = wanted if wanted is None else wanted[(wanted >> shift) == below]
+        yield from _leaves(nodes, int(children[child]), height - 1, below, part)
+
+
+def stack_of(nodes: Nodes, node: int) -> list[Extents]:
+    leaf = nodes.leaf(node)
+    return [leaf.inline, *(nodes.run(int(n)) for n in leaf.runs["node"])]
+
+
+def extents(nodes: Nodes, table: Table) -> Extents:
+    """Every page of the table that has a slot, as sorted extents."""
+    parts = []
+    for base, node in leaves(nodes, table):
+        flat = flatten(stack_of(nodes, node))
+        parts.append(Extents(flat.page + base, flat.length, flat.slot, flat.birth))
+    return parts[0] if len(parts) == 1 else Extents.join(parts)
+
+
+def lookup(nodes: Nodes, table: Table, pages: IntArray) -> tuple[IntArray, IntArray]:
+    """Slot (0: zeros) and birth of each of some sorted pages."""
+    slot = np.zeros(len(pages), np.int64)
+    birth = np.zeros(len(pages), np.int64)
+    if table.root is None or not len(pages):
+        return slot, birth
+    for base, node in leaves(nodes, table, np.unique(pages >> LEAF_BITS)):
+        a, b = np.searchsorted(pages, (base, base + LEAF_SPAN))
+        slot[a:b], birth[a:b], _ = resolve(stack_of(nodes, node), pages[a:b] - base)
+    return slot, birth
+
+
+def walk(nodes: Nodes, table: Table) -> Iterator[NodeRef]:
+    """Every node of the table, the root first."""
+    if table.root is not None:
+        yield from _walk(nodes, table.root, table.height)
+
+
+def _walk(nodes: Nodes, ref: NodeRef, height: int) -> Iterator[NodeRef]:
+    yield ref
+    if height:
+        for child in _refs(nodes.branch(ref.node)):
+            yield from _walk(nodes, child, height - 1)
+    else:
+        yield from _refs(nodes.leaf(ref.node).runs)
+
+
+def _refs(array: np.ndarray[Any, Any]) -> Iterator[NodeRef]:
+    for node, birth in zip(array["node"].tolist(), array["birth"].tolist(), strict=True):
+        if node:
+            yield NodeRef(node, birth)
+
+
+# ------------------------------------------------------------------------------------ changing
+
+
+def update(nodes: Nodes, table: Table, new: Extents, version: VersionId) -> Table:
+    """Return a table in which the pages of `new` (sorted, born in `version`) lie where it says."""
+    if not len(new):
+        return table
+    last = int(new.page[-1] + new.length[-1])
+    while span(table) <= last - 1:
+        table = _grow(nodes, table, version)
+    root = _update(nodes, table.root, table.height, 0, new, version)
+    return Table(root, table.height)
+
+
+def _grow(nodes: Nodes, table: Table, version: VersionId) -> Table:
+    if table.root is None:
+        return Table(None, table.height + 1)
+    children = np.zeros(FAN, BRANCH_REF)
+    children[0] = (table.root.node, table.root.birth)
+    return Table(NodeRef(nodes.write(children), version), table.height + 1)
+
+
+def _update(
+    nodes: Nodes, ref: NodeRef | None, height: int, index: int, new: Extents, version: VersionId
+) -> NodeRef:
+    if height == 0:
+        base = index << LEAF_BITS
+        new = Extents(new.page - base, new.length, new.slot, new.birth)
+        old = nodes.leaf(ref.node) if ref else Leaf(Extents.empty(), np.empty(0, RUN_REF))
+        return NodeRef(nodes.write(_push(nodes, old, new, version)), version)
+    children = nodes.branch(ref.node).copy() if ref else np.zeros(FAN, BRANCH_REF)
+    size = LEAF_BITS + FAN_BITS * (height - 1)
+    first, last = int(new.page[0]) >> size, int(new.page[-1] + new.length[-1] - 1) >> size
+    touched = np.unique(new.page >> size).tolist() if last - first > len(new) else None
+    for below in touched or range(first, last + 1):
+        part = clip(new, below << size, (below + 1) << size)
+        if len(part):
+            node, birth = children[below - (index << FAN_BITS)].tolist()
+            old_child = NodeRef(node, birth) if node else None
+            child = _update(nodes, old_child, height - 1, below, part, version)
+            children[below - (index << FAN_BITS)] = (child.node, child.birth)
+    return NodeRef(nodes.write(children), version)
+
+
+def clip(e: Extents, start: int, stop: int) -> Extents:
+    """The part of sorted extents that lies in [start, stop)."""
+    a = int(np.searchsorted(e.page + e.length, start, "right"))
+    b = int(np.searchsorted(e.page, stop, "left"))
+    e = e.take(slice(a, b))
+    skip = np.maximum(start - e.page, 0)
+    over = np.maximum(e.page + e.length - stop, 0)
+    slot = np.where(e.slot != 0, e.slot + skip, 0)
+    return Extents(e.page + skip, e.length - skip - over, slot, e.birth)
+
+
+def _push(nodes: Nodes, leaf: Leaf, new: Extents, version: VersionId) -> Leaf:
+    """Put extents on top of a leaf's stack, and merge what has become of similar size."""
+    runs = leaf.runs
+    top = flatten([new, leaf.inline], keep_zeros=len(runs) > 0)
+    if len(top) <= INLINE_MAX:
+        return Leaf(top, runs)
+    merged, weight = [top], len(top)
+    while len(runs) and int(runs[0]["count"]) <= MERGE_RATIO * weight:
+        merged.append(nodes.run(int(runs[0]["node"])))
+        weight += int(runs[0]["count"])
+        runs = runs[1:]
+    top = flatten(merged, keep_zeros=len(runs) > 0)
+    if not len(top):
+        return Leaf(top, runs)
+    ref = np.array([(nodes.write(top), version, len(top))], RUN_REF)
+    return Leaf(Extents.empty(), np.concatenate((ref, runs)))
+
+
+def truncate(nodes: Nodes, table: Table, pages: int, version: VersionId) -> Table:
+    """Return a table in which every page from number `pages` on is zeros."""
+    if table.root is None or pages >= span(table):
+        return table
+    if pages == 0:
+        return Table(None, table.height)
+    root = _truncate(nodes, table.root, table.height, 0, pages, version)
+    return Table(root, table.height)
+
+
+def _truncate(
+    nodes: Nodes, ref: NodeRef, height: int, index: int, pages: int, version: VersionId
+) -> NodeRef:
+    if height == 0:
+        first = pages - (index << LEAF_BITS)
+        column = (np.array([v], np.int64) for v in (first, LEAF_SPAN - first, 0, version))
+        return NodeRef(
+            nodes.write(_push(nodes, nodes.leaf(ref.node), Extents(*column), version)), version
+        )
+    children = nodes.branch(ref.node).copy()
+    size = LEAF_BITS + FAN_BITS * (height - 1)
+    edge = (pages >> size) - (index << FAN_BITS)
+    children[edge + 1 :] = (0, 0)
+    node, birth = children[edge].tolist()
+    if node and pages & ((1 << size) - 1) == 0:
+        children[edge] = (0, 0)
+    elif node:
+        child = _truncate(
+            nodes, NodeRef(node, birth), height - 1, (index << FAN_BITS) + edge, pages, version
+        )
+        children[edge] = (child.node, child.birth)
+    return NodeRef(nodes.write(children), version)
+
+
+# ----------------------------------------------------------------------------------- comparing
+
+
+@frozen(eq=False)
+class Difference:
+    """Pages that two tables place differently: columns of int64, sorted by page."""
+
+    page: IntArray
+    length: IntArray
+    old_slot: IntArray
+    old_birth: IntArray
+    new_slot: IntArray
+    new_birth: IntArray
+
+    def __len__(self) -> int:
+        return len(self.page)
+
+    def olds(self) -> Extents:
+        return Extents(self.page, self.length, self.old_slot, self.old_birth)
+
+    def news(self) -> Extents:
+        return Extents(self.page, self.length, self.new_slot, self.new_birth)
+
+    def take(self, index: Any) -> Difference:
+        columns = (self.page, self.length, self.old_slot, self.old_birth)
+        news = (self.new_slot, self.new_birth)
+        return Difference(*(c[index] for c in columns + news))
+
+
+@frozen
+class _Side:
+    """A subtree of one of the tables that are compared; it may be lower than its place."""
+
+    node: int
+    birth: int
+    height: int
+
+
+def differences(
+    nodes: Nodes, old: Table, new: Table, floor: int = NO_VERSION
+) -> Iterator[Difference]:
+    """What `new` places differently from `old`; skips every subtree and run that they share.
+
+    With `floor`, what `old` has from that version or before is taken as shared: passed over.
+    """
+    level = max(old.height, new.height)
+    yield from _differences(nodes, _side(old), _side(new), level, 0, floor)
+
+
+def _side(table: Table) -> _Side | None:
+    return table.root and _Side(table.root.node, table.root.birth, table.height)
+
+
+def _differences(
+    nodes: Nodes, old: _Side | None, new: _Side | None, level: int, index: int, floor: int
+) -> Iterator[Difference]:
+    if (old and new and old.node == new.node) or not (old or new):
+        return
+    if floor and (old is None or old.birth <= floor):
+        return
+    if level:
+        olds, news = _children(nodes, old, level), _children(nodes, new, level)
+        for child in sorted(olds.keys() | news.keys()):
+            below = (index << FAN_BITS) + child
+            yield from _differences(
+                nodes, olds.get(child), news.get(child), level - 1, below, floor
+            )
+        return
+    found = _leaf_difference(nodes, old, new, floor)
+    if len(found):
+        yield Difference(
+            found.page + (index << LEAF_BITS), found.length, found.old_slot, found.old_birth,
+            found.new_slot, found.new_birth,
+        )  # fmt: skip
+
+
+def _children(nodes: Nodes, side: _Side | None, level: int) -> dict[int, _Side]:
+    if side is None:
+        return {}
+    if side.height < level:
+        return {0: side}
+    children = nodes.branch(side.node)
+    present = np.flatnonzero(children["node"]).tolist()
+    return {
+        i: _Side(int(children["node"][i]), int(children["birth"][i]), level - 1) for i in present
+    }
+
+
+def _leaf_difference(
+    nodes: Nodes, old: _Side | None, new: _Side | None, floor: int
+) -> Difference:
+    a, b = _runs(nodes, old), _runs(nodes, new)
+    # a page that differs lies in a run that only one side has
+    cover = [run for key, run in a.items() if key not in b]
+    cover += [run for key, run in b.items() if key not in a]
+    start, length = _cut(cover, [*a.values(), *b.values()])
+    old_slot, old_birth, _ = resolve(list(a.values()), start)
+    new_slot, new_birth, _ = resolve(list(b.values()), start)
+    keep = old_slot != new_slot
+    if floor:
+        keep &= old_birth > floor
+    return Difference(start, length, old_slot, old_birth, new_slot, new_birth).take(keep)
+
+
+def _runs(nodes: Nodes, side: _Side | None) -> dict[int, Extents]:
+    """Runs of a leaf by node id, newest first; the inline one under the leaf's own id."""
+    if side is None:
+        return {}
+    leaf = nodes.leaf(side.node)
+    runs = {side.node: leaf.inline}
+    for node in leaf.runs["node"].tolist():
+        runs[node] = nodes.run(node)
+    return runs
+
+
+def _cut(cover: Sequence[Extents], stack: Sequence[Extents]) -> tuple[IntArray, IntArray]:
+    """Cut what `cover` covers into pieces within which every run of `stack` is linear."""
+    cover = [run for run in cover if len(run)]
+    if not cover:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    edges = np.unique(np.concatenate([e for r in cover for e in (r.page, r.page + r.length)]))
+    for run in stack:
+        for inner in (run.page, run.page + run.length):
+            first = np.searchsorted(inner, edges[:-1], "right")
+            count = np.maximum(np.searchsorted(inner, edges[1:], "left") - first, 0)
+            # only long pieces have edges inside; pieces of one page never do
+            if count.any():
+                within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+                edges = np.union1d(edges, inner[np.repeat(first, count) + within])
+    start, length = edges[:-1], np.diff(edges)
+    covered = resolve(cover, start)[2]
+    return start[covered], length[covered]
+
+
+def exclusive(
+    nodes: Nodes, table: Table, others: Sequence[Table], floor: VersionId
+) -> Iterator[Extents]:
+    """Extents of `table` born after `floor` that none of `others` has: what dropping it frees."""
+    first = others[0] if others else Table()
+    for found in differences(nodes, table, first, floor or -1):
+        mine = found.take((found.old_slot != 0) & (found.old_birth > floor)).olds()
+        for other in others[1:]:
+            mine = _not_in(nodes, mine, other)
+        if len(mine):
+            yield mine
+
+
+def _not_in(nodes: Nodes, mine: Extents, other: Table) -> Extents:
+    page, slot, birth = expand(mine)
+    theirs, _ = lookup(nodes, other, page)
+    left = slot != theirs
+    one = np.ones(int(left.sum()), np.int64)
+    return join_up(Extents(page[left], one, slot[left], birth[left]))
+
+
+def exclusive_nodes(
+    nodes: Nodes, table: Table, others: Sequence[Table], floor: VersionId
+) -> list[NodeId]:
+    """Nodes of `table` born after `floor` that none of `others` has."""
+    level = max([table.height, *(o.height for o in others)])
+    sides = [side for o in others if (side := _side(o))]
+    found: list[NodeId] = []
+    _exclusive_nodes(nodes, _side(table), sides, level, floor, found)
+    return found
+
+
+def _exclusive_nodes(
+    nodes: Nodes,
+    side: _Side | None,
+    others: Sequence[_Side],
+    level: int,
+    floor: int,
+    found: list[NodeId],
+) -> None:
+    if side is None or side.birth <= floor or any(o.node == side.node for o in others):
+        return
+    if level == 0:
+        theirs = {n for o in others for n in nodes.leaf(o.node).runs["node"].tolist()}
+        for run in _refs(nodes.leaf(side.node).runs):
+            if run.birth > floor and run.node not in theirs:
+                found.append(run.node)
+    else:
+        families = [_children(nodes, o, level) for o in others]
+        for i, child in _children(nodes, side, level).items():
+            below = [family[i] for family in families if i in family]
+            _exclusive_nodes(nodes, child, below, level - 1, floor, found)
+    if side.height == level:
+        found.append(NodeId(side.node))

@@ -1,0 +1,104 @@
+"""Dropping versions that nothing keeps any more, and freeing what only they had.
+
+A version is kept while it is named, a branch's head, kept by ``history="all"``, pinned, or has two
+or more kept children. Let V be one to drop, P its nearest kept ancestor, N its only kept child:
+the pages and page-table nodes to free are those of V that were born after P and that N does not
+have. It costs what changed between V and N, never what V holds.
+
+- R1  A version is dropped only while its lock byte is held exclusively, until the commit.
+- R2  A version that is pinned is noted as unkept, and tried again at every commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from pagestore.catalog import Transaction
+from pagestore.engine import Engine, Write
+from pagestore.errors import NotFoundError
+from pagestore.format import (
+    NO_VERSION,
+    NODE,
+    UNKEPT,
+    Table,
+    VersionId,
+    VersionRecord,
+    key_numbers,
+    number_key,
+)
+from pagestore.pagetable import Nodes, exclusive, exclusive_nodes, expand
+
+
+def drop_unkept(
+    engine: Engine, write: Write, touched: Iterable[VersionId], *, mine: tuple[VersionId, int] = (
+        NO_VERSION,
+        0,
+    )
+) -> int:
+    """Drop those of `touched`, and of what was passed over before, that nothing keeps.
+
+    Parameters
+    ----------
+    touched : iterable of VersionId
+        Versions that lost a name, a child or the mark of ``history="all"``.
+    mine : (VersionId, int)
+        A version that the caller leaves as it commits, and how many pins it has on it.
+
+    Returns
+    -------
+    int
+        How many versions were dropped.
+    """
+    records = write.records
+    before = [VersionId(key_numbers(k)[0]) for k, _ in records.scan(UNKEPT)]
+    todo = [v for v in dict.fromkeys([*touched, *before]) if v != NO_VERSION]
+    dropped = 0
+    while todo:
+        version = todo.pop()
+        try:
+            record = records.version(version)
+        except NotFoundError:
+            continue
+        children = records.children(version)
+        if record.keep or records.names_of(version) or len(children) > 1:
+            records.delete(number_key(UNKEPT, version))
+            continue
+        if not engine.pins.try_exclusive(version, mine[1] if version == mine[0] else 0):
+            records.put(number_key(UNKEPT, version), b"")
+            continue
+        _drop(write, record, [records.version(c) for c in children])
+        dropped += 1
+        if record.parent != NO_VERSION:
+            todo.append(record.parent)
+    return dropped
+
+
+def _drop(write: Write, version: VersionRecord, children: list[VersionRecord]) -> None:
+    nodes, records = write.nodes, write.records
+    for region in version.regions.values():
+        others = tables_of(children, region.id)
+        dead = exclusive_nodes(nodes, region.table, others, version.parent)
+        for extents in exclusive(nodes, region.table, others, version.parent):
+            write.space.give(np.sort(expand(extents)[1]))
+        for node in dead:
+            records.delete(number_key(NODE, node))
+    records.remove_version(version)
+
+
+def tables_of(versions: Iterable[VersionRecord], region: int) -> list[Table]:
+    """Page tables that a region has in some versions."""
+    return [r.table for v in versions for r in v.regions.values() if r.id == region]
+
+
+def exclusive_pages(records: Transaction, nodes: Nodes, version: VersionRecord) -> int:
+    """How many pages dropping a version would free, were nothing else to keep it."""
+    children = [records.version(c) for c in records.children(version.id)]
+    return sum(
+        int(extents.length.sum())
+        for region in version.regions.values()
+        for extents in exclusive(
+            nodes, region.table, tables_of(children, region.id), version.parent
+        )
+    )

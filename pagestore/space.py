@@ -1,0 +1,228 @@
+"""Free slots: which there are, and which to take next.
+
+Owns: the free-space records and the policy that keeps commits in long runs. Does not know
+versions; it is told what became free.
+
+On disk the free set is a bitmap in chunks of 8192 slots plus a short log of what transactions
+took and gave since; the log is folded into the bitmap when it has grown. A commit that frees a
+hundred scattered slots thus writes one small record, not a hundred places of the bitmap.
+
+- S1  A slot is free on disk only when no committed version refers to it.
+- S2  What one transaction freed is taken by a later one, never by the same: a crash before the
+      commit must find the old pages as they were.
+- S3  In memory the set is believed only while no other process has committed since it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pagestore.errors import CorruptionError, FullError
+from pagestore.format import (
+    FREE,
+    FREE_CHUNK,
+    RUN,
+    SPACE_LOG,
+    IntArray,
+    Records,
+    key_numbers,
+    number_key,
+    pack_runs,
+    runs_of,
+    unpack_runs,
+)
+
+LOG_RECORDS = 64
+LOG_RUNS = 1 << 15
+SHORT_RUN = 64  # slots: below this, growing beats filling gaps while garbage is small
+GARBAGE = 4  # the arena grows rather than use short runs while under 1/4 of it is free
+GROW_LEAST = 256
+GROW_MOST = 16384
+
+
+class Space:
+    """The free slots of one arena, as a transaction sees and changes them."""
+
+    def __init__(self) -> None:
+        self._free = np.zeros(0, np.bool_)
+        self.free = 0
+        self._seen = -1  # the LMDB transaction that the set in memory equals
+        self._log: list[tuple[int, int]] = []  # number and count of runs of each log record
+        self._forget()
+
+    def _forget(self) -> None:
+        self._runs: list[tuple[int, int]] = []  # known free runs, shortest first
+        self._freed_since = 1 << 62  # frees since the runs were looked for
+        self._taken: list[tuple[int, int]] = []
+        self._given: list[IntArray] = []
+
+    # ------------------------------------------------------------------------------- loading
+
+    def begin(self, records: Records, transaction: int, slots: int) -> None:
+        """Make the set equal what the transaction sees (`transaction` is its LMDB number)."""
+        if self._taken or self._given:
+            self._seen = -1  # an aborted transaction left its changes here
+        if self._seen == transaction - 1 and len(self._free) == slots:
+            return
+        self._free, self._log = load(records, slots)
+        self.free = int(np.count_nonzero(self._free))
+        self._forget()
+
+    @property
+    def slots(self) -> int:
+        return len(self._free)
+
+    # ------------------------------------------------------------------------ taking, giving
+
+    def take(self, count: int, grow: Callable[[int], None]) -> IntArray:
+        """Take `count` free slots, in as few runs as may be; `grow` extends the arena's file.
+
+        Raises
+        ------
+        FullError
+            When the disk is full and there are not enough free slots.
+        """
+        parts: list[IntArray] = []
+        while count:
+            start, length = self._next_run(count, grow)
+            used = min(length, count)
+            if used < length:
+                self._runs.append((start + used, length - used))
+            self._free[start : start + used] = False
+            self.free -= used
+            self._taken.append((start, used))
+            parts.append(np.arange(start, start + used))
+            count -= used
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _next_run(self, count: int, grow: Callable[[int], None]) -> tuple[int, int]:
+        if self._runs and self._runs[-1][1] >= min(count, SHORT_RUN):
+            return self._runs.pop()
+        if self._freed_since >= max(1024, len(self._free) >> 6):
+            self._look()
+            return self._next_run(count, grow)
+        if self.free * GARBAGE < len(self._free) or not self._runs:
+            try:
+                return self._grow(count, grow)
+            except FullError:
+                self._look()
+                if not self._runs:
+                    raise
+        return self._runs.pop()
+
+    def _look(self) -> None:
+        """Find the free runs that S2 allows, shortest first."""
+        free = self._free
+        if self._given:
+            free = free.copy()
+            free[np.concatenate(self._given)] = False
+        edges = np.flatnonzero(np.diff(free.astype(np.int8), prepend=0, append=0))
+        runs = edges.reshape(-1, 2)
+        length = runs[:, 1] - runs[:, 0]
+        order = np.argsort(length, kind="stable")
+        self._runs = list(zip(runs[order, 0].tolist(), length[order].tolist(), strict=True))
+        self._freed_since = 0
+
+    def _grow(self, count: int, grow: Callable[[int], None]) -> tuple[int, int]:
+        have = len(self._free)
+        step = max(count, min(max(have >> 4, GROW_LEAST), GROW_MOST))
+        try:
+            grow(have + step)
+        except FullError:
+            step = count
+            grow(have + step)
+        self._free = np.concatenate((self._free, np.ones(step, np.bool_)))
+        self.free += step
+        self._given.append(np.arange(have, have + step))
+        return have, step
+
+    def give(self, slots: IntArray) -> None:
+        """Free slots that nothing will refer to once the transaction commits."""
+        if not len(slots):
+            return
+        if slots.min() < 1 or slots.max() >= len(self._free) or self._free[slots].any():
+            raise CorruptionError("slots to be freed are free already, or not in the arena (I3)")
+        self._free[slots] = True
+        self.free += len(slots)
+        self._given.append(slots)
+        self._freed_since += len(slots)
+
+    # -------------------------------------------------------------------------------- saving
+
+    def save(self, records: Records, number: Callable[[], int]) -> None:
+        """Write what the transaction took and gave into its records."""
+        if not (self._taken or self._given):
+            return
+        given = runs_of(np.unique(np.concatenate(self._given))) if self._given else []
+        payload = pack_runs(slot_runs(given), slot_runs(self._taken))
+        count = len(given) + len(self._taken)
+        if len(self._log) >= LOG_RECORDS or sum(n for _, n in self._log) + count > LOG_RUNS:
+            self._fold(records)
+            return
+        at = number()
+        records.put(number_key(SPACE_LOG, at), payload)
+        self._log.append((at, count))
+
+    def _fold(self, records: Records) -> None:
+        stored = dict(records.scan(FREE))
+        for chunk in range(-(-len(self._free) // FREE_CHUNK)):
+            key = number_key(FREE, chunk)
+            bits = self._free[chunk * FREE_CHUNK : (chunk + 1) * FREE_CHUNK]
+            payload = np.packbits(bits).tobytes().ljust(FREE_CHUNK // 8, b"\0")
+            if payload == stored.get(key):
+                continue
+            if bits.any():
+                records.put(key, payload)
+            elif key in stored:
+                records.delete(key)
+        for number, _ in self._log:
+            records.delete(number_key(SPACE_LOG, number))
+        self._log = []
+
+    def committed(self, transaction: int) -> None:
+        """A transaction of this process is durable: the set in memory stands."""
+        if self._taken or self._given or self._seen == transaction - 1:
+            self._seen = transaction
+        self._taken.clear()
+        self._given.clear()
+
+
+def slot_runs(runs: Any) -> np.ndarray[Any, Any]:
+    """Rows of (start, length) as they are stored."""
+    array = np.empty(len(runs), RUN)
+    if len(runs):
+        columns = np.asarray(runs, np.int64)
+        array["start"], array["length"] = columns[:, 0], columns[:, 1]
+    return array
+
+
+def load(records: Records, slots: int) -> tuple[np.ndarray[Any, Any], list[tuple[int, int]]]:
+    """Read the free set: one bool a slot, and the log records it was read from."""
+    free = np.zeros(-(-slots // FREE_CHUNK) * FREE_CHUNK, np.bool_)
+    for key, raw in records.scan(FREE):
+        start = key_numbers(key)[0] * FREE_CHUNK
+        if len(raw) != FREE_CHUNK // 8 or start >= len(free):
+            raise CorruptionError("a free-space chunk has the wrong size or place")
+        free[start : start + FREE_CHUNK] = np.unpackbits(np.frombuffer(raw, np.uint8))
+    log = []
+    for key, raw in records.scan(SPACE_LOG):
+        given, taken = unpack_runs(raw)
+        for runs, value in ((given, True), (taken, False)):
+            index = expand_runs(runs)
+            if len(index) and index.max() >= len(free):
+                raise CorruptionError("a free-space record names a slot outside the arena")
+            free[index] = value
+        log.append((key_numbers(key)[0], len(given) + len(taken)))
+    if free[slots:].any() or free[:1].any():
+        raise CorruptionError("a free-space record names a slot outside the arena")
+    return free[:slots], log
+
+
+def expand_runs(runs: np.ndarray[Any, Any]) -> IntArray:
+    """Every slot of some stored runs."""
+    start, length = runs["start"].astype(np.int64), runs["length"].astype(np.int64)
+    within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
+    return np.repeat(start, length) + within

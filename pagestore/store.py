@@ -1,0 +1,424 @@
+"""The public face: opening a store, its versions, names and views."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from attrs import evolve
+
+from pagestore import diff as _diff
+from pagestore import stats as _stats
+from pagestore.compact import Compaction, compact
+from pagestore.diff import Change
+from pagestore.engine import Engine, attach
+from pagestore.errors import ClosedError, InvalidError, NotFoundError, ReadOnlyError
+from pagestore.format import (
+    BRANCH,
+    SNAPSHOT,
+    NameRecord,
+    VersionId,
+    VersionRecord,
+    check_name,
+)
+from pagestore.history import Version, nanoseconds
+from pagestore.reclaim import drop_unkept
+from pagestore.stats import Stats
+from pagestore.verify import Finding, check
+from pagestore.view import LiveView, SnapshotView
+from pagestore.workspace import Workspace
+
+Ref = str | int | Version
+"""A snapshot or branch name, a `Version`, its id, or ``"NAME~2"`` (second kept ancestor)."""
+
+PAGE_OF_NAMES = 1000
+
+
+def open(  # noqa: A001 (the name is the interface)
+    path: str | os.PathLike[str],
+    mode: Literal["r", "r+", "a", "x"] = "a",
+    *,
+    page_size: int = 4096,
+    history: Literal["named", "all"] = "named",
+    tracking: Literal["auto", "userfault", "pagemap", "compare"] = "auto",
+    mapping: Literal["auto", "portable"] = "auto",
+    flush_share: float = 0.25,
+) -> Store:
+    """Open a store: a directory that holds every kept version of some named arrays.
+
+    Opening the same store twice in a process shares it; the options of the first opening hold.
+
+    Parameters
+    ----------
+    path : path-like
+    mode : {"a", "r", "r+", "x"}
+        ``"a"`` creates the store if it is missing, ``"x"`` insists on creating it, ``"r+"``
+        insists that it exists, ``"r"`` also refuses every change.
+    page_size : int
+        Bytes a page, for a new store: a power of two from the system's page to 2 MiB.
+    history : {"named", "all"}
+        For a new store: ``"named"`` drops versions that nothing names, ``"all"`` keeps every
+        commit until `Store.expire`.
+    tracking : {"auto", "userfault", "pagemap", "compare"}
+        How written pages are found; ``"auto"`` takes the best that this kernel offers.
+    mapping : {"auto", "portable"}
+        ``"portable"`` copies pages into memory instead of mapping them.
+    flush_share : float
+        Share of the machine's memory that private pages may take before a workspace writes early.
+
+    Raises
+    ------
+    NotFoundError
+        There is no store (modes ``"r"`` and ``"r+"``), or no directory to create it in.
+    ExistsError
+        Mode ``"x"``, and something is there.
+    FormatError
+        What is there is not a store, or one of a newer format.
+    CorruptionError
+        The store is damaged: what and where.
+    ReadOnlyError
+        No permission to write, in a mode that writes.
+    InvalidError
+        An option has no such value.
+    """
+    _check_options(mode, history, mapping, flush_share)
+    try:
+        where = Path(os.fspath(path))
+    except TypeError as e:
+        raise InvalidError(f"a store's path is a path, not {type(path).__name__}") from e
+    engine = attach(
+        where.absolute(),
+        mode,
+        page_size=page_size,
+        keep_all=history == "all",
+        tracking=tracking,
+        mapping=mapping,
+        flush_share=flush_share,
+    )
+    return Store(engine, writable=mode != "r")
+
+
+def _check_options(mode: str, history: str, mapping: str, flush_share: float) -> None:
+    for what, value, known in (
+        ("mode", mode, ("r", "r+", "a", "x")),
+        ("history", history, ("named", "all")),
+        ("mapping", mapping, ("auto", "portable")),
+    ):
+        if value not in known:
+            raise InvalidError(f"{what} must be one of {', '.join(known)}, not {value!r}")
+    if not isinstance(flush_share, int | float) or not 0 < flush_share <= 1:
+        raise InvalidError(f"flush_share must be a share of memory in (0, 1], not {flush_share!r}")
+
+
+class Store:
+    """A handle on an open store; made by `pagestore.open`. Safe to share between threads."""
+
+    def __init__(self, engine: Engine, *, writable: bool) -> None:
+        self._shared = engine
+        self._writable = writable
+        self._closed = False
+
+    @property
+    def _engine(self) -> Engine:
+        if self._closed:
+            raise ClosedError(f"the store {self._shared.path} is closed")
+        self._shared.check_open()
+        return self._shared
+
+    def _for_change(self) -> Engine:
+        engine = self._engine
+        if not self._writable:
+            raise ReadOnlyError(f"the store {engine.path} was opened with mode 'r'")
+        return engine
+
+    def __repr__(self) -> str:
+        return f"<pagestore.Store {self._shared.path}{' (closed)' if self._closed else ''}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close this handle. Arrays that were handed out stay as they are, and pinned."""
+        if not self._closed:
+            self._closed = True
+            self._shared.close()
+
+    @property
+    def path(self) -> Path:
+        """The store's directory."""
+        return self._shared.path
+
+    @property
+    def page_size(self) -> int:
+        """Bytes a page."""
+        return self._shared.page_size
+
+    # --------------------------------------------------------------------------------- views
+
+    def begin(self, branch: str = "main") -> Workspace:
+        """Start a workspace on a branch's head.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such branch.
+        ReadOnlyError
+            The store was opened with mode ``"r"``.
+        """
+        return Workspace(self._for_change(), branch)
+
+    def view(self, ref: Ref) -> SnapshotView:
+        """Open a version as private scratch memory.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such version.
+        """
+        engine = self._engine
+        return SnapshotView(engine, *engine.pin(_plain(ref)))
+
+    def live(self, branch: str = "main") -> LiveView:
+        """Open the head of a branch as shared, read-only memory that can follow it.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such branch.
+        """
+        return LiveView(self._engine, branch)
+
+    # --------------------------------------------------------------------------------- names
+
+    def snapshot(self, name: str, *, at: Ref = "main", message: str = "") -> Version:
+        """Name a version, and so keep it. O(1), durable.
+
+        Raises
+        ------
+        ExistsError
+            There is a snapshot or branch of that name.
+        NotFoundError
+            There is no such version.
+        InvalidError
+            The name cannot be one.
+        """
+        check_name(name, "snapshot")
+        if not isinstance(message, str):
+            raise InvalidError(f"a message is a string, not {type(message).__name__}")
+        return self._version(self._for_change().name_version(_plain(at), name, message))
+
+    def create_branch(self, name: str, *, at: Ref = "main") -> Version:
+        """Start a new line of work at a version; errors as for `snapshot`."""
+        check_name(name, "branch")
+        with self._for_change().write() as write:
+            records = write.records
+            record = records.resolve(_plain(at))
+            records.check_free(name)
+            records.put_name(BRANCH, name, NameRecord(record.id, record.time))
+        return self._version(record)
+
+    def delete_snapshot(self, name: str) -> None:
+        """Forget a snapshot; what only it kept is free at once.
+
+        Raises
+        ------
+        NotFoundError
+            There is no snapshot of that name.
+        """
+        self._delete(SNAPSHOT, name)
+
+    def delete_branch(self, name: str) -> None:
+        """Forget a branch, and what only it kept.
+
+        Raises
+        ------
+        NotFoundError
+            There is no branch of that name.
+        InvalidError
+            It is ``"main"``, which every store has.
+        """
+        if name == "main":
+            raise InvalidError("the branch 'main' cannot be deleted")
+        self._delete(BRANCH, name)
+
+    def _delete(self, kind: bytes, name: str) -> None:
+        engine = self._for_change()
+        with engine.write(spare=True) as write:
+            version = write.records.remove_name(kind, check_name(name, "deleted"))
+            drop_unkept(engine, write, [version])
+
+    def expire(self, before: datetime) -> int:
+        """Drop the unnamed versions of ``history="all"`` that were committed before a time.
+
+        Returns
+        -------
+        int
+            How many versions were dropped.
+
+        Raises
+        ------
+        InvalidError
+            The time is not aware of its zone.
+        """
+        if not isinstance(before, datetime) or before.tzinfo is None:
+            raise InvalidError("expire takes an aware datetime, such as datetime.now(UTC)")
+        limit = nanoseconds(before)
+        engine = self._for_change()
+        with engine.write(spare=True) as write:
+            records = write.records
+            old = [r for r in records.versions() if r.keep and r.time < limit]
+            for record in old:
+                records.put_version(evolve(records.version(record.id), keep=False))
+            return drop_unkept(engine, write, [r.id for r in old])
+
+    @property
+    def snapshots(self) -> Mapping[str, Version]:
+        """Every snapshot name and its version; looked up as it is asked."""
+        return _Names(self, SNAPSHOT, "snapshot")
+
+    @property
+    def branches(self) -> Mapping[str, Version]:
+        """Every branch name and its head; looked up as it is asked."""
+        return _Names(self, BRANCH, "branch")
+
+    # ------------------------------------------------------------------------------- history
+
+    def version(self, ref: Ref) -> Version:
+        """Return the version that a name, an id or ``NAME~2`` stands for.
+
+        Raises
+        ------
+        NotFoundError
+            There is none.
+        """
+        with self._engine.read() as (records, _):
+            record = records.resolve(_plain(ref))
+            names = [name for _, name in records.names_of(record.id)]
+        return Version.of(record, names)
+
+    def _version(self, record: VersionRecord) -> Version:
+        with self._engine.read() as (records, _):
+            names = [name for _, name in records.names_of(record.id)]
+        return Version.of(record, names)
+
+    def log(self, ref: Ref = "main") -> Iterator[Version]:
+        """Yield a version and its kept ancestors, newest first."""
+        version: Version | None = self.version(ref)
+        while version is not None:
+            yield version
+            parent = version.parent
+            try:
+                version = self.version(parent) if parent else None
+            except NotFoundError:  # dropped while the caller looked at its child
+                version = self._ancestor(version)
+
+    def _ancestor(self, version: Version) -> Version | None:
+        """The nearest kept ancestor as it is now."""
+        with self._engine.read() as (records, _):
+            try:
+                parent = records.version(VersionId(version.id)).parent
+            except NotFoundError:
+                return None
+        return self.version(parent) if parent else None
+
+    def diff(self, a: Ref, b: Ref) -> Iterator[Change]:
+        """Yield what version `b` has differently from `a`, by region and page.
+
+        Costs what changed between the two, not what they hold.
+        """
+        engine = self._engine
+        with engine.read() as (records, nodes):
+            old, new = records.resolve(_plain(a)), records.resolve(_plain(b))
+            found = list(_diff.changes(records, nodes, old, new, engine.page_size))
+        yield from found
+
+    # --------------------------------------------------------------------------------- upkeep
+
+    def check(self, data: bool = False) -> Iterator[Finding]:
+        """Yield everything that is not as it must be; nothing for a healthy store.
+
+        Parameters
+        ----------
+        data : bool
+            Also read every page and compare it with its checksum.
+        """
+        return check(self._engine, data=data)
+
+    def compact(self, progress: Callable[[int, int], None] | None = None) -> Compaction:
+        """Gather pages so that branches lie in long runs, and give free space back to the disk.
+
+        Pages of versions that somebody looks at stay where they are.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with pages done and pages to do.
+        """
+        return compact(self._for_change(), progress)
+
+    def stats(self) -> Stats:
+        """Count what the store holds, and what each named version holds alone."""
+        return _stats.stats(self._engine)
+
+
+def _plain(ref: object) -> object:
+    return ref.id if isinstance(ref, Version) else ref
+
+
+class _Names(Mapping[str, Version]):
+    """Names of one kind; every look goes to the catalog, and none outlives its call."""
+
+    def __init__(self, store: Store, kind: bytes, what: str) -> None:
+        self._store = store
+        self._kind = kind
+        self._what = what
+
+    def __getitem__(self, name: str) -> Version:
+        with self._store._engine.read() as (records, _):
+            found = records.name(self._kind, name) if _is_name(name) else None
+            if found is None:
+                raise NotFoundError(f"there is no {self._what} {name!r}")
+            record = records.version(found.version)
+            names = [n for _, n in records.names_of(record.id)]
+        return Version.of(record, names, found.message)
+
+    def __iter__(self) -> Iterator[str]:
+        after = ""
+        while True:
+            with self._store._engine.read() as (records, _):
+                names = records.names_after(self._kind, after, PAGE_OF_NAMES)
+            yield from names
+            if len(names) < PAGE_OF_NAMES:
+                return
+            after = names[-1]
+
+    def __len__(self) -> int:
+        with self._store._engine.read() as (records, _):
+            return records.count(self._kind)
+
+    def __contains__(self, name: object) -> bool:
+        with self._store._engine.read() as (records, _):
+            return _is_name(name) and records.name(self._kind, str(name)) is not None
+
+    def __repr__(self) -> str:
+        return f"<{self._what} names of {self._store.path}: {len(self)}>"
+
+
+def _is_name(name: object) -> bool:
+    try:
+        check_name(name, "")
+    except InvalidError:
+        return False
+    return True

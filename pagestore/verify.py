@@ -1,0 +1,252 @@
+"""Checking that a store is what was committed: the invariants of the design, one by one.
+
+Owns: the walk over every kept version. It reads the catalog and, if asked, every page, through
+`pread` and checksums only: nothing is mapped, so a damaged store is looked at safely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from attrs import define, field, frozen
+
+from pagestore.arena import Arena
+from pagestore.catalog import Transaction
+from pagestore.checksums import read_sums
+from pagestore.engine import Engine
+from pagestore.errors import CorruptionError, NotFoundError
+from pagestore.format import (
+    BRANCH,
+    CHILD,
+    NAMED,
+    NODE,
+    NO_VERSION,
+    RESERVED,
+    SNAPSHOT,
+    UNKEPT,
+    IntArray,
+    RegionRecord,
+    Table,
+    VersionId,
+    VersionRecord,
+    content_hash,
+    key_numbers,
+    page_sums,
+    runs_of,
+    unpack_runs,
+)
+from pagestore.pagetable import Nodes, differences, exclusive_nodes, expand
+from pagestore.space import expand_runs, load
+
+READ_BYTES = 4 << 20
+
+
+@frozen
+class Finding:
+    """Something that is not as it must be.
+
+    Attributes
+    ----------
+    invariant : str
+        Which promise is broken: ``"I1"`` to ``"I6"`` of docs/design.md.
+    where : str
+        The version, region, slot or record.
+    what : str
+    """
+
+    invariant: str
+    where: str
+    what: str
+
+
+@define
+class _Walk:
+    records: Transaction
+    nodes: Nodes
+    arena: Arena
+    versions: dict[VersionId, VersionRecord] = field(factory=dict)
+    referred: np.ndarray = field(factory=lambda: np.zeros(0, np.bool_))  # type: ignore[type-arg]
+    live_nodes: set[int] = field(factory=set)
+
+
+def check(engine: Engine, *, data: bool) -> Iterator[Finding]:
+    """Yield what is wrong; nothing when the store is exactly what was committed."""
+    found: list[Finding] = []
+    try:
+        with engine.read() as (records, nodes):
+            walk = _Walk(records, nodes, engine.arena)
+            walk.referred = np.zeros(records.meta.slots, np.bool_)
+            for step in (_versions, _names, _tables, _space, _nodes):
+                _guard(step, walk, found)
+            slots = np.flatnonzero(walk.referred)
+            sums = read_sums(records, slots) if not found or data else np.empty(0, np.uint64)
+    except CorruptionError as e:
+        yield from found
+        yield Finding("I5", str(engine.path), str(e))
+        return
+    yield from found
+    if data:
+        # the pages are read outside the transaction (C2): one that is freed meanwhile may differ
+        yield from _pages(engine, slots, sums)
+
+
+def _guard(
+    step: Callable[[_Walk], Iterator[Finding]], walk: _Walk, found: list[Finding]
+) -> None:
+    try:
+        found.extend(step(walk))
+    except CorruptionError as e:
+        found.append(Finding("I5", step.__name__.strip("_"), str(e)))
+
+
+def _versions(walk: _Walk) -> Iterator[Finding]:
+    for record in walk.records.versions():
+        walk.versions[record.id] = record
+    links = {key_numbers(k)[:2] for k, _ in walk.records.scan(CHILD)}
+    wanted = {(r.parent, r.id) for r in walk.versions.values() if r.parent != NO_VERSION}
+    for parent, child in sorted(links ^ wanted):
+        yield Finding("I4", f"version {child}", f"its kinship with version {parent} is one-sided")
+    for record in walk.versions.values():
+        where = f"version {record.id}"
+        if record.parent != NO_VERSION and record.parent not in walk.versions:
+            yield Finding("I4", where, f"its parent {record.parent} is missing")
+        if record.parent >= record.id:
+            yield Finding("I4", where, f"its parent {record.parent} is not older")
+        if record.id >= walk.records.meta.next_version:
+            yield Finding("I5", where, "its id was never given out")
+
+
+def _names(walk: _Walk) -> Iterator[Finding]:
+    kept: set[VersionId] = set()
+    forward = set()
+    for kind in (SNAPSHOT, BRANCH):
+        for name, record in walk.records.names(kind):
+            forward.add((record.version, kind, name))
+            kept.add(record.version)
+            if record.version not in walk.versions:
+                yield Finding("I4", f"name {name!r}", f"version {record.version} is missing")
+    backward = {
+        (VersionId(key_numbers(k[:9])[0]), k[9:10], k[10:].decode())
+        for k, _ in walk.records.scan(NAMED)
+    }
+    for version, _, name in sorted(forward ^ backward):
+        yield Finding("I4", f"name {name!r}", f"version {version} does not know it, or only it does")
+    kept |= {VersionId(key_numbers(k)[0]) for k, _ in walk.records.scan(UNKEPT)}
+    for record in walk.versions.values():
+        if record.id not in kept and not record.keep and len(_children(walk, record.id)) < 2:
+            yield Finding("I4", f"version {record.id}", "nothing keeps it, yet it is there")
+
+
+def _children(walk: _Walk, version: VersionId) -> list[VersionRecord]:
+    found = []
+    for child in walk.records.children(version):
+        try:
+            found.append(walk.records.version(child))
+        except NotFoundError:
+            continue
+    return found
+
+
+def _tables(walk: _Walk) -> Iterator[Finding]:
+    """Follow every version from its parent: costs what changed between them."""
+    for record in walk.versions.values():
+        parent = walk.versions.get(record.parent)
+        for region in record.regions.values():
+            before = None
+            if parent is not None:
+                before = next((r for r in parent.regions.values() if r.id == region.id), None)
+            yield from _table(walk, record, region, before, parent)
+
+
+def _table(
+    walk: _Walk,
+    version: VersionRecord,
+    region: RegionRecord,
+    before: RegionRecord | None,
+    parent: VersionRecord | None,
+) -> Iterator[Finding]:
+    where = f"version {version.id}, region {region.name!r}"
+    old = before.table if before else Table()
+    count, content = (before.pages, before.content) if before else (0, 0)
+    limit = -(-region.nbytes // walk.arena.page_size)
+    for found in differences(walk.nodes, old, region.table):
+        gone = _stored(found.olds())
+        come = _stored(found.news())
+        slots = come[1]
+        if len(slots) and (slots.min() < 1 or slots.max() >= len(walk.referred)):
+            yield Finding("I6", where, "its table names slots outside the arena")
+            return
+        if len(come[0]) and come[0].max() >= limit:
+            yield Finding("I6", where, "its table names pages beyond its end")
+        if walk.referred[slots].any() or len(np.unique(slots)) != len(slots):
+            yield Finding("I3", where, "a slot is referred to for two pages")
+        births = np.repeat(found.new_birth, found.length)[expand(found.news())[1] != 0]
+        if len(births) and (
+            births.min() <= (parent.id if parent else NO_VERSION) or births.max() > version.id
+        ):
+            yield Finding("I4", where, "a page was born in a version that did not write it")
+        walk.referred[slots] = True
+        count += len(come[0]) - len(gone[0])
+        content += content_hash(come[0], read_sums(walk.records, come[1]))
+        content -= content_hash(gone[0], read_sums(walk.records, gone[1]))
+    if count != region.pages:
+        yield Finding("I5", where, f"holds {count} pages, but says {region.pages}")
+    if content % (1 << 64) != region.content:
+        yield Finding("I5", where, "is not what was committed: its content hash differs")
+    walk.live_nodes.update(
+        exclusive_nodes(walk.nodes, region.table, [old], parent.id if parent else NO_VERSION)
+    )
+
+
+def _stored(extents) -> tuple[IntArray, IntArray]:  # type: ignore[no-untyped-def]
+    pages, slots, _ = expand(extents)
+    return pages[slots != 0], slots[slots != 0]
+
+
+def _space(walk: _Walk) -> Iterator[Finding]:
+    slots = walk.records.meta.slots
+    if walk.arena.slots < slots:
+        yield Finding("I6", str(walk.arena.path), f"holds {walk.arena.slots} of {slots} slots")
+    free, _ = load(walk.records, slots)
+    reserved = np.zeros(slots, np.bool_)
+    for key, raw in walk.records.scan(RESERVED):
+        mine = expand_runs(unpack_runs(raw)[0])
+        if len(mine) and mine.max() >= slots:
+            yield Finding("I6", f"reservation {key_numbers(key)[0]}", "is outside the arena")
+            return
+        reserved[mine] = True
+    uses = free.astype(np.int8) + walk.referred + reserved
+    uses[0] += 1
+    for what, bad in (
+        ("in use and free at once", uses > 1),
+        ("neither in use nor free: it leaks", uses == 0),
+    ):
+        for start, count in runs_of(np.flatnonzero(bad)).tolist():
+            yield Finding("I3", f"slots {start} to {start + count - 1}", f"are {what}")
+
+
+def _nodes(walk: _Walk) -> Iterator[Finding]:
+    stored = {key_numbers(k)[0] for k, _ in walk.records.scan(NODE)}
+    for node in sorted(stored - walk.live_nodes):
+        yield Finding("I3", f"page-table node {node}", "belongs to no version: it leaks")
+    for node in sorted(walk.live_nodes - stored):
+        yield Finding("I5", f"page-table node {node}", "is missing")
+
+
+def _pages(engine: Engine, slots: IntArray, sums: np.ndarray) -> Iterator[Finding]:  # type: ignore[type-arg]
+    step = max(1, READ_BYTES // engine.page_size)
+    at = 0
+    for start, count in runs_of(slots).tolist():
+        for first in range(start, start + count, step):
+            size = min(step, start + count - first)
+            try:
+                raw = memoryview(engine.arena.read(first, size))
+            except CorruptionError as e:
+                yield Finding("I6", f"slots {first} to {first + size - 1}", str(e))
+                at += size
+                continue
+            bad = np.flatnonzero(page_sums(raw, engine.page_size) != sums[at : at + size])
+            for slot in (bad + first).tolist():
+                yield Finding("I1", f"slot {slot}", "does not match its checksum: it was damaged")
+            at += size

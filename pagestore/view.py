@@ -1,0 +1,226 @@
+"""A version seen as memory: snapshot views (private scratch) and live views (shared, read-only).
+
+Owns: the mapping from region names to arrays, and the life of a view. Arrays outlive `close()`,
+unchanged, and keep the version pinned until the last of them is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from pagestore.diff import moved_pages, page_count
+from pagestore.engine import Engine
+from pagestore.errors import ClosedError, InvalidError, NotFoundError
+from pagestore.format import Extents, RegionRecord, VersionRecord
+from pagestore.history import Region, Version
+from pagestore.pagetable import extents
+from pagestore.pins import Pin
+from pagestore.wiring import Anchor, Wiring
+
+
+class View(Mapping[str, Any]):
+    """A read-only mapping from region names to arrays of one version.
+
+    Arrays are wired when first asked for: opening a view costs nothing per region or page.
+    """
+
+    _writable = False
+    _shared = False
+    _growable = False
+
+    def __init__(self, engine: Engine, record: VersionRecord, pin: Pin) -> None:
+        self._engine = engine
+        self._record = record
+        self._anchor = Anchor(pin)
+        self._wirings: dict[str, Wiring] = {}
+        self._closed = False
+
+    # ------------------------------------------------------------------------------- mapping
+
+    def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
+        """Return a region as an array.
+
+        Raises
+        ------
+        NotFoundError
+            The version has no region of that name.
+        ClosedError
+            The view or its store is closed, or this is a forked child.
+        """
+        region = self._region(name)
+        array: np.ndarray[Any, Any] = self._wiring(name).array(
+            region.dtype, region.shape, writable=self._writable
+        )
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._regions()))
+
+    def __len__(self) -> int:
+        return len(self._regions())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._regions()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"version {self._record.id}"
+        return f"<{type(self).__name__} of {self._engine.path}, {state}>"
+
+    # -------------------------------------------------------------------------------- public
+
+    @property
+    def version(self) -> Version:
+        """The version that the view shows."""
+        with self._engine.read() as (records, _):
+            names = [name for _, name in records.names_of(self._record.id)]
+        return Version.of(self._record, names)
+
+    @property
+    def regions(self) -> Mapping[str, Region]:
+        """Name, dtype, shape and size of every region."""
+        return {name: Region.of(region) for name, region in self._regions().items()}
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Return `size` bytes of a region from byte `offset` on.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such region.
+        InvalidError
+            The range is not within it.
+        """
+        start, stop = check_range(self._region(name), offset, size)
+        return self._wiring(name).bytes()[start:stop].tobytes() if size else b""
+
+    def close(self) -> None:
+        """Let go of the version; arrays that were handed out stay as they are, and pin it."""
+        self._closed = True
+        self._wirings.clear()
+        self.__dict__.pop("_anchor", None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------- details
+
+    def _check(self) -> None:
+        self._engine.check_open()
+        if self._closed:
+            raise ClosedError(f"this view of {self._engine.path} is closed")
+
+    def _regions(self) -> Mapping[str, RegionRecord]:
+        self._check()
+        return self._record.regions
+
+    def _region(self, name: str) -> RegionRecord:
+        regions = self._regions()
+        try:
+            return regions[name]
+        except (KeyError, TypeError):
+            raise NotFoundError(f"there is no region {name!r} in this version") from None
+
+    def _wiring(self, name: str) -> Wiring:
+        wiring = self._wirings.get(name)
+        if wiring is None:
+            wiring = self._wirings[name] = self._wire(self._region(name))
+        return wiring
+
+    def _wire(self, region: RegionRecord) -> Wiring:
+        pages = page_count(region, self._engine.page_size)
+        wiring = Wiring(
+            self._engine.arena, pages, self._anchor, shared=self._shared,
+            growable=self._growable, portable=self._engine.portable,
+        )  # fmt: skip
+        wiring.wire(self._extents(region))
+        return wiring
+
+    def _extents(self, region: RegionRecord) -> Extents:
+        with self._engine.read() as (_, nodes):
+            return extents(nodes, region.table)
+
+
+class SnapshotView(View):
+    """A version as private scratch memory: writes to its arrays stay in this process."""
+
+    _writable = True
+
+
+class LiveView(View):
+    """The head of a branch as shared, read-only memory; `refresh` follows the branch."""
+
+    _shared = True
+
+    def __init__(self, engine: Engine, branch: str) -> None:
+        record, pin = engine.pin_branch(branch)
+        super().__init__(engine, record, pin)
+        self.branch = branch
+
+    def refresh(self) -> bool:
+        """Move to the branch's head, remapping only what changed.
+
+        Arrays that were handed out show the new contents in place, unless their region was
+        deleted or outgrew its memory: those keep showing the old version.
+
+        Returns
+        -------
+        bool
+            Whether the head had moved.
+        """
+        self._check()
+        record, pin = self._engine.pin_branch(self.branch)
+        if record.id == self._record.id:
+            pin.release()
+            return False
+        old, self._record = self._record, record
+        old_anchor, self._anchor = self._anchor, Anchor(pin)
+        for name, wiring in list(self._wirings.items()):
+            if not self._follow(wiring, old.regions[name], record.regions.get(name)):
+                del self._wirings[name]
+        del old_anchor
+        return True
+
+    def _follow(self, wiring: Wiring, old: RegionRecord, new: RegionRecord | None) -> bool:
+        """Bring a range of memory to the new state of its region; False if it cannot be."""
+        if new is None or new.id != old.id:
+            return False
+        pages = page_count(new, self._engine.page_size)
+        if pages != wiring.pages:
+            return False
+        with self._engine.read() as (_, nodes):
+            moved = list(moved_pages(nodes, old, new))
+        if wiring.rewire(Extents.join(d.news() for d in moved)) is None:
+            wiring.clear()
+            wiring.wire(self._extents(new))
+        wiring.memory.anchor = self._anchor
+        return True
+
+
+def check_range(region: RegionRecord, offset: int, size: int) -> tuple[int, int]:
+    """Return the byte range, or raise `InvalidError` unless it lies within the region."""
+    for value in (offset, size):
+        if not isinstance(value, int | np.integer) or value < 0:
+            raise InvalidError(f"offset and size must be numbers from 0 on, not {value!r}")
+    if offset + size > region.nbytes:
+        raise InvalidError(
+            f"bytes {offset} to {offset + size} are not within region {region.name!r} of "
+            f"{region.nbytes} bytes"
+        )
+    return int(offset), int(offset + size)

@@ -1,0 +1,308 @@
+"""Memory wired to slots: one contiguous range of addresses for a region.
+
+Owns: which slots are mapped and which pages are copied, and the life of the range. Does not know
+versions: whoever wires says which slot each page has.
+
+- W1  Numbers that come from disk are checked against the arena's size and the range's length
+      before memory is touched.
+- W2  The range belongs to one Python mmap object that every array holds: memory is unmapped when
+      the last array is gone, never before.
+- W3  A process never uses more than a budget of kernel mappings; what does not fit is copied.
+
+A region whose pages lie in few runs is mapped run by run. A fragmented one is *bridged*: runs
+that continue each other across a gap are mapped as one, and the pages that the bridge shows
+wrongly are copied over it (breaking copy-on-write in the process's own memory).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pagestore import kernel
+from pagestore.arena import Arena
+from pagestore.errors import CorruptionError, FullError
+from pagestore.format import LEAF_SPAN, Extents, IntArray
+from pagestore.pagetable import clip, expand
+from pagestore.pins import Pin
+
+FEW = 256  # pieces that are mapped one by one, whatever their length
+LONG = 16  # pages: mapping a run costs about as much as copying this many
+BRIDGE_GAP = 64  # pages
+COPY_BATCH = 64  # pages copied at a time: what the processor's cache holds
+RESERVE_FACTOR = 4
+RESERVE_LEAST = 16 << 30
+
+
+class MappingBudget:
+    """How many kernel mappings this process may use (W3)."""
+
+    def __init__(self) -> None:
+        self.limit = max(256, kernel.mapping_limit() // 2)
+        self._used = 0
+        self._patience = 0
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> bool:
+        """Whether `count` more mappings are within the budget."""
+        with self._lock:
+            if self._used + count > self.limit:
+                # mappings go away and merge unseen: count them, but not at every refusal
+                self._patience -= 1
+                if self._patience > 0:
+                    return False
+                self._used = kernel.count_mappings()
+                self._patience = 100
+                if self._used + count > self.limit:
+                    return False
+            self._used += count
+            return True
+
+
+BUDGET = MappingBudget()
+
+
+class Anchor:
+    """Holds a pin for as long as anything refers to the anchor: a view, or a range of memory."""
+
+    def __init__(self, pin: Pin) -> None:
+        self._held = [pin]
+        weakref.finalize(self, _release, self._held).atexit = False
+
+    @property
+    def pin(self) -> Pin:
+        return self._held[0]
+
+    def move(self, pin: Pin) -> None:
+        """Hold another pin instead: the memory has been brought to that version."""
+        self._held.append(pin)
+        self._held.pop(0).release()
+
+
+def _release(held: list[Pin]) -> None:
+    for pin in held:
+        pin.release()
+
+
+class Wiring:
+    """A range of memory that shows a region's pages.
+
+    Parameters
+    ----------
+    arena : Arena
+    pages : int
+        Pages of the region now.
+    anchor : Anchor
+        Kept alive by the memory.
+    shared : bool
+        Map MAP_SHARED and read-only (a live view) instead of MAP_PRIVATE.
+    growable : bool
+        Reserve addresses beyond the region, so that it can grow where it is.
+    portable : bool
+        Copy every page instead of mapping it: what a system without MAP_FIXED gets.
+    """
+
+    def __init__(
+        self,
+        arena: Arena,
+        pages: int,
+        anchor: Anchor,
+        *,
+        shared: bool = False,
+        growable: bool = False,
+        portable: bool = False,
+    ) -> None:
+        self.arena = arena
+        self.page_size = arena.page_size
+        self.pages = pages
+        self.shared = shared
+        self.portable = portable
+        self.memory = _reserve(max(1, pages) * self.page_size, growable)
+        self.memory.anchor = anchor
+        self.address = self.memory.address
+        self.capacity = len(self.memory) // self.page_size
+
+    @property
+    def nbytes(self) -> int:
+        return self.pages * self.page_size
+
+    def array(self, dtype: np.dtype[Any], shape: tuple[int, ...], *, writable: bool) -> Any:
+        """Return the range as an array; it keeps the memory and the pin alive."""
+        size = dtype.itemsize
+        for extent in shape:
+            size *= extent
+        if size > self.nbytes:
+            raise CorruptionError("a region is larger than the memory wired for it (W1)")
+        if size == 0:
+            return np.empty(shape, dtype)
+        source = self.memory if writable else memoryview(self.memory).toreadonly()
+        return np.frombuffer(source, np.uint8, size).view(dtype).reshape(shape)
+
+    def bytes(self) -> np.ndarray[Any, Any]:
+        """Every byte of the range: for the layers above, not for users."""
+        return np.frombuffer(self.memory, np.uint8, self.nbytes)
+
+    def page_array(self) -> np.ndarray[Any, Any]:
+        """The range as one element a page."""
+        return np.frombuffer(self.memory, np.dtype(("V", self.page_size)), self.pages)
+
+    # -------------------------------------------------------------------------------- wiring
+
+    def wire(self, extents: Extents) -> None:
+        """Lay the slots of a whole table over the fresh, zeroed range."""
+        self._check(extents)
+        if self.portable:
+            self._copy(extents)
+        elif len(extents) <= FEW and BUDGET.take(2 * len(extents)):
+            self._map(extents, shared=self.shared)
+        else:
+            first, last = int(extents.page[0]), int(extents.page[-1])
+            for window in range(first // LEAF_SPAN, last // LEAF_SPAN + 1):
+                base = window * LEAF_SPAN
+                part = clip(extents, base, base + LEAF_SPAN)
+                if len(part):
+                    self._bridge(part, base)
+
+    def rewire(self, extents: Extents) -> Extents | None:
+        """Lay other slots (0: zeros) over pages of a range in use.
+
+        Returns the pieces that were mapped anew (the rest was copied), or None where that is not
+        possible within the budget and the whole range must be wired again.
+        """
+        self._check(extents)
+        if self.portable:
+            self._copy(extents)
+            return Extents.empty()
+        mapped = np.ones(len(extents), np.bool_)
+        if not self.shared and len(extents) > FEW // 4:
+            mapped = extents.length >= LONG
+        if not BUDGET.take(2 * int(mapped.sum())):
+            if self.shared:
+                return None
+            mapped[:] = False
+        self._map(extents.take(mapped), shared=self.shared)
+        self._copy(extents.take(~mapped))
+        return extents.take(mapped)
+
+    def clear(self) -> None:
+        """Make the whole range zeros again, to be wired anew."""
+        if self.portable:
+            self.bytes()[:] = 0
+        else:
+            kernel.map_zero(self.address, max(1, self.pages) * self.page_size, writable=True)
+
+    def grow(self, pages: int) -> None:
+        """Show more pages of the reserved range; they are zeros."""
+        if pages > self.capacity:
+            raise FullError(12, f"a region in use can grow to {self.capacity} pages here")
+        self.pages = pages
+
+    def shrink(self, pages: int) -> None:
+        """Show fewer pages; the ones cut off read as zeros from now on."""
+        cut = np.array([self.pages - pages], np.int64)
+        if cut[0] > 0:
+            zero = np.zeros(1, np.int64)
+            self._map_or_copy_zero(Extents(np.array([pages], np.int64), cut, zero, zero))
+        self.pages = pages
+
+    def _map_or_copy_zero(self, extents: Extents) -> None:
+        if self.portable:
+            self._copy(extents)
+        else:
+            self._map(extents, shared=False)
+
+    # ------------------------------------------------------------------------------- details
+
+    def _check(self, extents: Extents) -> None:
+        if len(extents):
+            if extents.page[0] < 0 or int((extents.page + extents.length).max()) > self.pages:
+                raise CorruptionError("a page table names pages beyond its region (W1)")
+            ends = np.where(extents.slot != 0, extents.slot + extents.length, 0)
+            self.arena.check_slots(int(ends.max()))
+
+    def _map(self, extents: Extents, *, shared: bool) -> None:
+        page_size, fd = self.page_size, self.arena.fd
+        for page, length, slot in _rows(extents):
+            address, size = self.address + page * page_size, length * page_size
+            if slot:
+                kernel.map_file(
+                    address, size, fd, slot * page_size, shared=shared, writable=not shared
+                )
+            else:
+                kernel.map_zero(address, size, writable=True)
+
+    def _copy(self, extents: Extents) -> None:
+        """Put the contents of slots into writable memory."""
+        if self.portable:
+            target = self.bytes()
+            for page, length, slot in _rows(extents):
+                where = target[page * self.page_size : (page + length) * self.page_size]
+                where[:] = np.frombuffer(self.arena.read(slot, length), np.uint8) if slot else 0
+            return
+        pages, slots, _ = expand(extents)
+        self._copy_pages(pages, slots)
+
+    def _copy_pages(self, pages: IntArray, slots: IntArray) -> None:
+        if not len(pages):
+            return
+        target = self.page_array()
+        source = self.arena.pages(int(slots.max()) + 1)
+        stored = slots != 0
+        blank = pages[~stored]
+        pages, slots = pages[stored], slots[stored]
+        for i in range(0, len(pages), COPY_BATCH):
+            target[pages[i : i + COPY_BATCH]] = source[slots[i : i + COPY_BATCH]]
+        target[blank] = np.zeros(1, target.dtype)[0]
+
+    def _bridge(self, extents: Extents, base: int) -> None:
+        """Map the longest bridges of a fragmented window, then copy what they show wrongly."""
+        bridges = _bridges(extents)
+        size = min(LEAF_SPAN, self.pages - base)
+        wanted = np.zeros(size, np.int64)
+        pages, slots, _ = expand(extents)
+        wanted[pages - base] = slots
+        shown = np.zeros(size, np.int64)
+        while len(bridges) and not BUDGET.take(2 * len(bridges)):
+            bridges = bridges.take(slice((len(bridges) + 1) // 2, None))
+            if len(bridges) == 1:
+                break
+        self._map(bridges, shared=False)
+        for page, length, slot in _rows(bridges):
+            shown[page - base : page - base + length] = np.arange(slot, slot + length)
+        wrong = np.flatnonzero(shown != wanted)
+        self._copy_pages(wrong + base, wanted[wrong])
+
+
+def _bridges(extents: Extents) -> Extents:
+    """Runs that continue each other across small gaps, as one piece each; the fullest last."""
+    offset = extents.slot - extents.page
+    order = np.lexsort((extents.page, offset))
+    e, offset = extents.take(order), offset[order]
+    end = e.page + e.length
+    breaks = (np.diff(offset) != 0) | (e.page[1:] - end[:-1] > BRIDGE_GAP)
+    heads = np.flatnonzero(np.concatenate(([True], breaks)))
+    tails = np.concatenate((heads[1:], [len(e)])) - 1
+    filled = np.add.reduceat(e.length, heads)
+    found = Extents(e.page[heads], end[tails] - e.page[heads], e.slot[heads], filled)
+    found = found.take(filled >= LONG)
+    return found.take(np.argsort(found.birth, kind="stable"))
+
+
+def _rows(extents: Extents) -> Iterator[tuple[int, int, int]]:
+    return zip(
+        extents.page.tolist(), extents.length.tolist(), extents.slot.tolist(), strict=True
+    )
+
+
+def _reserve(size: int, growable: bool) -> kernel.Memory:
+    wanted = max(RESERVE_FACTOR * size, RESERVE_LEAST) if growable else size
+    while wanted > size:
+        with contextlib.suppress(OSError):
+            return kernel.reserve(wanted)
+        wanted = max(size, wanted // 4)
+    return kernel.reserve(size)
