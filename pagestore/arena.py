@@ -184,7 +184,7 @@ class Arena:
         except OSError as e:
             # a sync that ran out of space has lost pages as surely as one that hit bad sectors
             if e.errno in _NO_SPACE and call != self.io.fdatasync:
-                raise FullError(e.errno, f"{what} failed: no space left", str(self.path)) from e
+                raise FullError(f"{self.path}: {what} failed: no space left") from e
             self._poison(f"{what} failed: {e.strerror or e}", e)
 
     def _poison(self, why: str, cause: BaseException | None) -> None:

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lmdb
 from attrs import evolve
@@ -83,11 +84,11 @@ class Transaction:
 
     def get(self, key: bytes) -> bytes | None:
         value = self._txn.get(key)
-        return None if value is None else unseal(key, value)
+        return None if value is None else unseal(key, bytes(value))
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         with self._txn.cursor() as cursor:
-            return {bytes(k): unseal(k, v) for k, v in cursor.getmulti(keys)}
+            return {bytes(k): unseal(bytes(k), bytes(v)) for k, v in cursor.getmulti(keys)}
 
     def put(self, key: bytes, payload: bytes) -> None:
         value = seal(key, payload)
@@ -102,10 +103,11 @@ class Transaction:
         """Records whose keys begin with `prefix`, in order."""
         with self._txn.cursor() as cursor:
             if cursor.set_range(prefix):
-                for key, value in cursor:
+                for raw, value in cursor:
+                    key = bytes(raw)
                     if not key.startswith(prefix):
                         return
-                    yield key, unseal(key, value)
+                    yield key, unseal(key, bytes(value))
 
     def has(self, prefix: bytes) -> bool:
         """Whether any key begins with `prefix`."""
@@ -118,13 +120,14 @@ class Transaction:
             if not cursor.set_range(prefix):
                 return 0
             keys = cursor.iternext(keys=True, values=False)
-            return sum(1 for _ in itertools.takewhile(lambda k: k.startswith(prefix), keys))
+            return sum(1 for _ in itertools.takewhile(lambda k: bytes(k).startswith(prefix), keys))
 
     # ------------------------------------------------------------------------------ counters
 
     def _next(self, counter: str) -> int:
         value: int = getattr(self.meta, counter)
-        self.meta = evolve(self.meta, **{counter: value + 1})
+        changed: Any = {counter: value + 1}
+        self.meta = evolve(self.meta, **changed)
         return value
 
     def new_version(self) -> VersionId:
@@ -236,11 +239,11 @@ class Transaction:
                 return []
             keys = cursor.iternext(keys=True, values=False)
             found = itertools.takewhile(lambda k: k[:1] == kind, keys)
-            return [k[1:].decode() for k in itertools.islice(found, count)]
+            return [bytes(k[1:]).decode() for k in itertools.islice(found, count)]
 
     def names_of(self, version: VersionId) -> list[tuple[bytes, str]]:
         """Kind and name of everything that stands for a version."""
-        found = (k[9:] for k, _ in self.scan(number_key(NAMED, version)))
+        found = (bytes(k[9:]) for k, _ in self.scan(number_key(NAMED, version)))
         return [(rest[:1], rest[1:].decode()) for rest in found]
 
     def resolve(self, ref: object) -> VersionRecord:
@@ -280,7 +283,10 @@ class Catalog:
     @staticmethod
     def create(path: Path, meta: Meta) -> None:
         """Make a catalog that holds nothing but its meta record."""
-        with lmdb.open(str(path), map_size=1 << 26, subdir=False) as env, env.begin(write=True) as t:
+        with (
+            lmdb.open(str(path), map_size=1 << 26, subdir=False) as env,
+            env.begin(write=True) as t,
+        ):
             t.put(META, seal(META, meta.pack()))
 
     def __init__(self, path: Path, *, writable: bool) -> None:
@@ -307,7 +313,7 @@ class Catalog:
             except (lmdb.MemoryError, MemoryError) as e:
                 size //= 2
                 if size < 1 << 26:
-                    raise FullError(12, "no address space for the catalog", str(self.path)) from e
+                    raise FullError(f"{self.path}: no address space for the catalog") from e
             except lmdb.Error as e:
                 raise self._translated(e) from e
         self._check_size(env)
@@ -390,9 +396,7 @@ class Catalog:
                 break
             except OSError as e:
                 if spare is None or not spare():
-                    raise FullError(
-                        e.errno, "no space left for the catalog", str(self.path)
-                    ) from e
+                    raise FullError(f"{self.path}: no space left for the catalog") from e
                 spare = None
         self._reserved = need + RESERVE
 
@@ -402,7 +406,7 @@ class Catalog:
             self.broken = self.broken or f"LMDB failed ({e})"
             return BrokenError(f"{where}; reopen the store")
         if isinstance(e, lmdb.MapFullError | lmdb.ReadersFullError | lmdb.TlsFullError):
-            return FullError(28, f"LMDB is full: {e}", str(self.path))
+            return FullError(f"{self.path}: LMDB is full: {e}")
         if isinstance(e, lmdb.ReadonlyError):
             return ReadOnlyError(where)
         return CorruptionError(where)

@@ -32,9 +32,9 @@ from pagestore.format import (
     Extents,
     IntArray,
     NameRecord,
+    Records,
     RegionId,
     RegionRecord,
-    Records,
     SumArray,
     VersionId,
     VersionRecord,
@@ -53,6 +53,7 @@ from pagestore.pagetable import (
     truncate,
     update,
 )
+from pagestore.pins import Pin
 from pagestore.reclaim import drop_unkept
 
 BATCH_BYTES = 4 << 20
@@ -136,6 +137,7 @@ class Committed:
     """A version that was made, and what the workspace must take over from other writers."""
 
     version: VersionRecord
+    pin: Pin  # taken before the commit: nobody can have dropped the version meanwhile
     theirs: dict[str, list[Difference]] = field(factory=dict)
 
 
@@ -148,7 +150,6 @@ def commit(
     *,
     message: str,
     name: str | None,
-    pins: int,
 ) -> Committed:
     """Make the next version of a branch; also let `name` stand for it.
 
@@ -157,43 +158,61 @@ def commit(
     ConflictError, FullError, BrokenError, ExistsError
         Nothing was committed (after `BrokenError`: perhaps it was).
     """
-    page_size = engine.page_size
-    with engine.write() as write:
-        records = write.records
-        if name is not None:
-            records.check_free(name)
-        head = records.version(records.head(branch))
-        if head.id != base.id:
-            check_conflicts(records, write.nodes, base, head, changes, deleted, page_size)
-        theirs = differing(write.nodes, base, head)
-        version = records.new_version()
-        writer = _Writer(engine, write, version)
-        regions = {n: r for n, r in head.regions.items() if n not in deleted}
-        for change in changes:
-            onto = head.regions.get(change.region.name) if change.base else None
-            regions[change.region.name] = writer.apply(change, onto)
-        now = time.time_ns()
-        if regions != head.regions:
-            writer.finish()
-            record = VersionRecord(
-                version, head.id, now, records.meta.keep_all, message, regions
+    pin: Pin | None = None
+    try:
+        with engine.write() as write:
+            record, theirs = _make_version(
+                engine, write, branch, base, changes, deleted, message, name
             )
-            records.add_version(record)
-            records.put_name(BRANCH, branch, NameRecord(version, now))
-            write.head = record
-        else:
-            writer.finish()
-            record = head
-        if name is not None:
-            records.put_name(SNAPSHOT, name, NameRecord(record.id, now))
-        if record is not head:
-            drop_unkept(engine, write, [head.id, base.id], mine=(base.id, pins))
-    return Committed(record, theirs)
+            pin = engine.pins.acquire(record.id)
+        return Committed(record, pin, theirs)
+    except BaseException:
+        if pin is not None:
+            pin.release()
+        raise
 
 
-def differing(
-    nodes: Nodes, old: VersionRecord, new: VersionRecord
-) -> dict[str, list[Difference]]:
+def _make_version(
+    engine: Engine,
+    write: Write,
+    branch: str,
+    base: VersionRecord,
+    changes: Sequence[RegionChange],
+    deleted: Mapping[str, RegionRecord],
+    message: str,
+    name: str | None,
+) -> tuple[VersionRecord, dict[str, list[Difference]]]:
+    page_size = engine.page_size
+    records = write.records
+    if name is not None:
+        records.check_free(name)
+    head = records.version(records.head(branch))
+    if head.id != base.id:
+        check_conflicts(records, write.nodes, base, head, changes, deleted, page_size)
+    theirs = differing(write.nodes, base, head)
+    version = records.new_version()
+    writer = _Writer(engine, write, version)
+    regions = {n: r for n, r in head.regions.items() if n not in deleted}
+    for change in changes:
+        onto = head.regions.get(change.region.name) if change.base else None
+        regions[change.region.name] = writer.apply(change, onto)
+    now = time.time_ns()
+    writer.finish()
+    record = head
+    if regions != head.regions:
+        record = VersionRecord(version, head.id, now, records.meta.keep_all, message, regions)
+        records.add_version(record)
+        records.put_name(BRANCH, branch, NameRecord(version, now))
+        write.head = record
+    if name is not None:
+        records.put_name(SNAPSHOT, name, NameRecord(record.id, now))
+    if record is not head:
+        # after a rebase memory may still show what only the base has: it goes a commit later
+        drop_unkept(engine, write, [head.id], leaving=base.id if base.id == head.id else None)
+    return record, theirs
+
+
+def differing(nodes: Nodes, old: VersionRecord, new: VersionRecord) -> dict[str, list[Difference]]:
     """Where regions that both versions have lie differently."""
     if old.id == new.id:
         return {}
@@ -230,9 +249,7 @@ class _Writer:
             onto = evolve(onto, content=0)
         elif change.reshaped:
             onto = evolve(onto, shape=change.region.shape, dtype=change.region.dtype)
-        if change.base is not None and change.kept < page_count(
-            change.base, self._arena.page_size
-        ):
+        if change.base is not None and change.kept < page_count(change.base, self._arena.page_size):
             onto = self._cut(onto, change.kept)
         old_slots, _ = lookup(write.nodes, onto.table, change.dirty)
         assert change.memory is not None or not len(change.dirty)
@@ -324,9 +341,7 @@ def store_pages(
     parts = []
     for i in range(0, len(pages), step):
         cut = slice(i, i + step)
-        parts.append(
-            _store_batch(arena, write, memory, pages[cut], old_slots[cut], old_sums[cut])
-        )
+        parts.append(_store_batch(arena, write, memory, pages[cut], old_slots[cut], old_sums[cut]))
     return Placed(
         np.concatenate([p.pages for p in parts]),
         np.concatenate([p.slots for p in parts]),
@@ -343,7 +358,7 @@ def _store_batch(
     old_sums: SumArray,
 ) -> Placed:
     batch = memory[pages]  # a copy: hashed and written from here (M1)
-    sums = page_sums(memoryview(batch.view(np.uint8)), arena.page_size)
+    sums = page_sums(batch.view(np.uint8).data, arena.page_size)
     zero = sums == np.uint64(_zero_sum(arena.page_size))
     for i in np.flatnonzero(zero).tolist():
         zero[i] = not batch[i : i + 1].view(np.uint8).any()
@@ -362,7 +377,7 @@ def _store_batch(
 
 def write_pages(arena: Arena, batch: np.ndarray[Any, Any], slots: IntArray) -> None:
     """Write pages to slots, one call for each run of slots."""
-    data = memoryview(batch.view(np.uint8)) if len(batch) else memoryview(b"")
+    data = batch.view(np.uint8).data if len(batch) else memoryview(b"")
     at = 0
     for start, count in runs_of(slots).tolist():
         size = count * arena.page_size

@@ -451,7 +451,7 @@ def _refused(path: Path, e: OSError) -> PagestoreError:
     if isinstance(e, PagestoreError):
         return e
     if e.errno in (28, 122):
-        return FullError(e.errno, "no space left", str(path))
+        return FullError(f"{path}: no space left")
     return ReadOnlyError(f"{path}: {e.strerror or e}")
 
 
@@ -461,4 +461,3 @@ def _sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-

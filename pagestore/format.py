@@ -511,6 +511,7 @@ SUMS_CHUNK: Final = 128  # slots whose checksums share a record
 FREE_CHUNK: Final = 8192  # slots whose free bits share a record
 RUN = np.dtype([("start", "<u8"), ("length", "<u4")])
 
+
 def runs_of(slots: IntArray) -> IntArray:
     """Consecutive numbers in a sorted array, as rows of (start, length)."""
     if not len(slots):

@@ -32,8 +32,8 @@ from pagestore.format import (
     FAN_BITS,
     LEAF_BITS,
     LEAF_SPAN,
-    NODE,
     NO_VERSION,
+    NODE,
     RUN_REF,
     Extents,
     IntArray,
@@ -462,7 +462,8 @@ def differences(
 
 
 def _side(table: Table) -> _Side | None:
-    return table.root and _Side(table.root.node, table.root.birth, table.height)
+    root = table.root
+    return None if root is None else _Side(root.node, root.birth, table.height)
 
 
 def _differences(
@@ -500,9 +501,7 @@ def _children(nodes: Nodes, side: _Side | None, level: int) -> dict[int, _Side]:
     }
 
 
-def _leaf_difference(
-    nodes: Nodes, old: _Side | None, new: _Side | None, floor: int
-) -> Difference:
+def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: int) -> Difference:
     a, b = _runs(nodes, old), _runs(nodes, new)
     # a page that differs lies in a run that only one side has
     cover = [run for key, run in a.items() if key not in b]

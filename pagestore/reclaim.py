@@ -32,10 +32,11 @@ from pagestore.pagetable import Nodes, exclusive, exclusive_nodes, expand
 
 
 def drop_unkept(
-    engine: Engine, write: Write, touched: Iterable[VersionId], *, mine: tuple[VersionId, int] = (
-        NO_VERSION,
-        0,
-    )
+    engine: Engine,
+    write: Write,
+    touched: Iterable[VersionId],
+    *,
+    leaving: VersionId | None = None,
 ) -> int:
     """Drop those of `touched`, and of what was passed over before, that nothing keeps.
 
@@ -43,8 +44,8 @@ def drop_unkept(
     ----------
     touched : iterable of VersionId
         Versions that lost a name, a child or the mark of ``history="all"``.
-    mine : (VersionId, int)
-        A version that the caller leaves as it commits, and how many pins it has on it.
+    leaving : VersionId, optional
+        A version that the caller, who has one pin on it, looks at no more once it commits.
 
     Returns
     -------
@@ -65,7 +66,7 @@ def drop_unkept(
         if record.keep or records.names_of(version) or len(children) > 1:
             records.delete(number_key(UNKEPT, version))
             continue
-        if not engine.pins.try_exclusive(version, mine[1] if version == mine[0] else 0):
+        if not engine.pins.try_exclusive(version, mine=int(version == leaving)):
             records.put(number_key(UNKEPT, version), b"")
             continue
         _drop(write, record, [records.version(c) for c in children])

@@ -156,7 +156,7 @@ class Space:
         """Write what the transaction took and gave into its records."""
         if not (self._taken or self._given):
             return
-        given = runs_of(np.unique(np.concatenate(self._given))) if self._given else []
+        given: Any = runs_of(np.unique(np.concatenate(self._given))) if self._given else ()
         payload = pack_runs(slot_runs(given), slot_runs(self._taken))
         count = len(given) + len(self._taken)
         if len(self._log) >= LOG_RECORDS or sum(n for _, n in self._log) + count > LOG_RUNS:
@@ -225,4 +225,5 @@ def expand_runs(runs: np.ndarray[Any, Any]) -> IntArray:
     """Every slot of some stored runs."""
     start, length = runs["start"].astype(np.int64), runs["length"].astype(np.int64)
     within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
-    return np.repeat(start, length) + within
+    slots: IntArray = np.repeat(start, length) + within
+    return slots

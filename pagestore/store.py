@@ -38,7 +38,7 @@ Ref = str | int | Version
 PAGE_OF_NAMES = 1000
 
 
-def open(  # noqa: A001 (the name is the interface)
+def open(
     path: str | os.PathLike[str],
     mode: Literal["r", "r+", "a", "x"] = "a",
     *,
@@ -315,14 +315,14 @@ class Store:
 
     def log(self, ref: Ref = "main") -> Iterator[Version]:
         """Yield a version and its kept ancestors, newest first."""
-        version: Version | None = self.version(ref)
-        while version is not None:
-            yield version
-            parent = version.parent
+        shown: Version | None = self.version(ref)
+        while shown is not None:
+            yield shown
             try:
-                version = self.version(parent) if parent else None
+                following = self.version(shown.parent) if shown.parent else None
             except NotFoundError:  # dropped while the caller looked at its child
-                version = self._ancestor(version)
+                following = self._ancestor(shown)
+            shown = following
 
     def _ancestor(self, version: Version) -> Version | None:
         """The nearest kept ancestor as it is now."""

@@ -7,6 +7,7 @@ Owns: the walk over every kept version. It reads the catalog and, if asked, ever
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from attrs import define, field, frozen
@@ -20,13 +21,15 @@ from pagestore.format import (
     BRANCH,
     CHILD,
     NAMED,
-    NODE,
     NO_VERSION,
+    NODE,
     RESERVED,
     SNAPSHOT,
     UNKEPT,
+    Extents,
     IntArray,
     RegionRecord,
+    SumArray,
     Table,
     VersionId,
     VersionRecord,
@@ -66,7 +69,7 @@ class _Walk:
     nodes: Nodes
     arena: Arena
     versions: dict[VersionId, VersionRecord] = field(factory=dict)
-    referred: np.ndarray = field(factory=lambda: np.zeros(0, np.bool_))  # type: ignore[type-arg]
+    referred: Any = None  # one bool a slot: some version refers to it
     live_nodes: set[int] = field(factory=set)
 
 
@@ -91,9 +94,7 @@ def check(engine: Engine, *, data: bool) -> Iterator[Finding]:
         yield from _pages(engine, slots, sums)
 
 
-def _guard(
-    step: Callable[[_Walk], Iterator[Finding]], walk: _Walk, found: list[Finding]
-) -> None:
+def _guard(step: Callable[[_Walk], Iterator[Finding]], walk: _Walk, found: list[Finding]) -> None:
     try:
         found.extend(step(walk))
     except CorruptionError as e:
@@ -130,12 +131,12 @@ def _names(walk: _Walk) -> Iterator[Finding]:
         (VersionId(key_numbers(k[:9])[0]), k[9:10], k[10:].decode())
         for k, _ in walk.records.scan(NAMED)
     }
-    for version, _, name in sorted(forward ^ backward):
-        yield Finding("I4", f"name {name!r}", f"version {version} does not know it, or only it does")
+    for number, _, name in sorted(forward ^ backward):
+        yield Finding("I4", f"name {name!r}", f"and version {number} do not know each other")
     kept |= {VersionId(key_numbers(k)[0]) for k, _ in walk.records.scan(UNKEPT)}
-    for record in walk.versions.values():
-        if record.id not in kept and not record.keep and len(_children(walk, record.id)) < 2:
-            yield Finding("I4", f"version {record.id}", "nothing keeps it, yet it is there")
+    for version in walk.versions.values():
+        if version.id not in kept and not version.keep and len(_children(walk, version.id)) < 2:
+            yield Finding("I4", f"version {version.id}", "nothing keeps it, yet it is there")
 
 
 def _children(walk: _Walk, version: VersionId) -> list[VersionRecord]:
@@ -199,7 +200,7 @@ def _table(
     )
 
 
-def _stored(extents) -> tuple[IntArray, IntArray]:  # type: ignore[no-untyped-def]
+def _stored(extents: Extents) -> tuple[IntArray, IntArray]:
     pages, slots, _ = expand(extents)
     return pages[slots != 0], slots[slots != 0]
 
@@ -234,7 +235,7 @@ def _nodes(walk: _Walk) -> Iterator[Finding]:
         yield Finding("I5", f"page-table node {node}", "is missing")
 
 
-def _pages(engine: Engine, slots: IntArray, sums: np.ndarray) -> Iterator[Finding]:  # type: ignore[type-arg]
+def _pages(engine: Engine, slots: IntArray, sums: SumArray) -> Iterator[Finding]:
     step = max(1, READ_BYTES // engine.page_size)
     at = 0
     for start, count in runs_of(slots).tolist():

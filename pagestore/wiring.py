@@ -199,7 +199,7 @@ class Wiring:
     def grow(self, pages: int) -> None:
         """Show more pages of the reserved range; they are zeros."""
         if pages > self.capacity:
-            raise FullError(12, f"a region in use can grow to {self.capacity} pages here")
+            raise FullError(f"a region in use can grow to {self.capacity} pages here")
         self.pages = pages
 
     def shrink(self, pages: int) -> None:
@@ -294,9 +294,7 @@ def _bridges(extents: Extents) -> Extents:
 
 
 def _rows(extents: Extents) -> Iterator[tuple[int, int, int]]:
-    return zip(
-        extents.page.tolist(), extents.length.tolist(), extents.slot.tolist(), strict=True
-    )
+    return zip(extents.page.tolist(), extents.length.tolist(), extents.slot.tolist(), strict=True)
 
 
 def _reserve(size: int, growable: bool) -> kernel.Memory:

@@ -150,7 +150,7 @@ ARRAYS = {
     "Fortran with long rows": np.asfortranarray(rng.standard_normal((2, 3, 9000))),
     "Fortran with one row": np.asfortranarray(rng.integers(0, 99, (1, 50_000), dtype="u2")),
     "empty": np.empty((0, 3)),
-    "empty in Fortran order": np.empty((3, 0), order="F"),
+    "empty in Fortran order": np.asfortranarray(np.empty((3, 0))),
     "no dimension": np.array(2.5),
     "times": np.array(["2024-01-01", "2025-02-02"], dtype="M8[D]"),
     "complex": np.array([1 + 2j, 3j]),
@@ -201,7 +201,7 @@ def test_files_that_are_no_arrays(path, tmp_path):
     np.save(file, np.array([{}], dtype=object), allow_pickle=True)
     assert "Python objects" in fatal("put", path, "a", file)
     for order in "CF":
-        np.save(file, np.ones((30, 40), order=order))
+        np.save(file, np.ones((30, 40)) if order == "C" else np.asfortranarray(np.ones((30, 40))))
         file.write_bytes(file.read_bytes()[:-1])
         assert "cut short" in fatal("put", path, "a", file)
     file.write_bytes(b"hello")
@@ -535,7 +535,7 @@ def test_the_demo_notices_what_is_not_exact(tmp_path):
     ],
 )
 def test_the_demo_notices_a_lost_commit(acknowledged, found, holds, verdict):
-    assert Killing(4, 0.0, acknowledged, found, holds, "x").verdict == verdict
+    assert Killing(4, 0.0, 0.0, acknowledged, found, holds, "x").verdict == verdict
 
 
 def test_the_demo_looks_for_room(tmp_path):

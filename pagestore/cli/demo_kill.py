@@ -45,6 +45,8 @@ class Killing:
     """The commit that was going on."""
     after: float
     """Seconds from its start to the signal."""
+    took: float
+    """Seconds that the commit before it took."""
     acknowledged: int
     found: int
     holds: str
@@ -97,7 +99,9 @@ def kill_a_writer(
         message = view.version.message
         found = int(message.removeprefix("commit ")) if message.startswith("commit ") else 0
         holds = digest(view["prices"])
-    return Killing(victim, after, writer.acknowledged, found, holds, writer.announced.get(found))
+    return Killing(
+        victim, after, writer.took, writer.acknowledged, found, holds, writer.announced.get(found)
+    )
 
 
 def _run_until_killed(

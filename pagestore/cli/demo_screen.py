@@ -1,7 +1,7 @@
 """What the demo says, and the clocks and scales it measures with."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Screen:
         text = f" not exact: {'; '.join(wrong)}" if wrong else f" {good}"
         console().print(Text.assemble("   ", (mark, style), text), soft_wrap=True)
 
-    def table(self, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """Show `rows`, the first column to the left and the others to the right."""
         grid = Table(box=None, header_style="dim", padding=(0, 3, 0, 0), pad_edge=False)
         grid.add_column("")  # the indent of a chapter

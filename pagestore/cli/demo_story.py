@@ -80,30 +80,32 @@ class Story:
     def snapshots_in_a_row(self, store: pagestore.Store, workspace: pagestore.Workspace) -> None:
         """Change a little, snapshot, and so on."""
         self.screen.heading(f"{SNAPSHOTS} snapshots in a row, each after more corrections")
-        begun, times, rows = space_of(self.path), [], []
+        begun, on_disk = _stored(store), space_of(self.path)
+        before, times, rows = begun, [], []
         for number, cells in enumerate(self.amounts(), start=1):
-            name, before = f"day-{number:02}", space_of(self.path)
+            name = f"day-{number:02}"
             correct(workspace["prices"], cells, self.rng)
             with stopwatch() as took:
                 workspace.snapshot(name)
             self.made[name] = digest(workspace["prices"])
             times.append(took())
-            grown = human_size(space_of(self.path) - before)
+            after = _stored(store)
             pages = _pages_between(store, f"day-{number - 1:02}", name)
-            rows.append((name, f"{pages:,}", human_time(took()), grown))
+            rows.append((name, f"{pages:,}", human_time(took()), human_size(after - before)))
+            before = after
         self.made["main"] = self.made[LAST]
-        self.screen.table(("snapshot", "pages changed", "time", "store grew by"), rows)
-        self.compare_cost(times, space_of(self.path) - begun)
+        self.screen.table(("snapshot", "pages changed", "time", "stored"), rows)
+        self.compare_cost(times, before - begun, space_of(self.path) - on_disk)
 
-    def compare_cost(self, times: list[float], grown: int) -> None:
+    def compare_cost(self, times: list[float], stored: int, on_disk: int) -> None:
         """Say what the same would cost with copies."""
         self.screen.say(
-            f"together {human_time(sum(times))} (median {human_time(statistics.median(times))}) "
-            f"and {human_size(grown)}"
+            f"together {human_time(sum(times))} (median {human_time(statistics.median(times))}), "
+            f"{human_size(stored)}; on disk {human_size(on_disk)}, reserved in large steps"
         )
         self.screen.say(
-            f"{SNAPSHOTS} copies like the one above: {SNAPSHOTS * self.copy_time:.1f} s "
-            f"and {human_size(SNAPSHOTS * self.copy_size)}"
+            f"{SNAPSHOTS} times the copy above: {SNAPSHOTS * self.copy_time:.1f} s, "
+            f"{human_size(SNAPSHOTS * self.copy_size)}"
         )
 
     def all_at_once(self, store: pagestore.Store) -> None:
@@ -112,7 +114,7 @@ class Story:
         with ExitStack() as stack, working("reading"):
             before = private_memory()
             with stopwatch() as opening:
-                views = [(name, stack.enter_context(store.view(name))) for name in self.made]
+                views = [(name, stack.enter_context(store.view(name))) for name in store.snapshots]
             with stopwatch() as reading:
                 found = {name: digest(view["prices"]) for name, view in views}
             own = max(0, private_memory() - before)
@@ -121,7 +123,7 @@ class Story:
             f"{len(views)} views opened in {human_time(opening())}, then all of their "
             f"{human_size(total)} read in {reading():.1f} s"
         )
-        self.screen.say(f"private memory for that: {human_size(own)}")
+        self.screen.say(f"private memory that this took: {human_size(own)}")
         self.compare(found)
 
     def branches(self, store: pagestore.Store) -> None:
@@ -148,8 +150,8 @@ class Story:
         self.made["crash"] = self.made[LAST]
         with working("killing"):
             rows = [_as_row(self.one_killed_writer()) for _ in range(KILLS)]
-        self.screen.table(("killed", "acknowledged", "found", "contents"), rows)
-        wrong = [f"after a kill: {row[3]}" for row in rows if row[3] != "exact"]
+        self.screen.table(("killed", "one before took", "acknowledged", "found", "contents"), rows)
+        wrong = [f"after a kill: {row[-1]}" for row in rows if row[-1] != "exact"]
         self.screen.verdict(wrong, "no acknowledged commit lost, none half there")
 
     def one_killed_writer(self) -> Killing:
@@ -187,7 +189,7 @@ class Story:
     def amounts(self) -> list[int]:
         """Return how many prices to correct before each snapshot: from one to very many."""
         pages = self.size * 256
-        return np.geomspace(1, min(4000, pages // 16), SNAPSHOTS).astype(int).tolist()
+        return [int(cells) for cells in np.geomspace(1, min(4000, pages // 16), SNAPSHOTS)]
 
 
 def _save(path: Path, prices: Prices) -> int:
@@ -201,13 +203,19 @@ def _save(path: Path, prices: Prices) -> int:
     return size
 
 
+def _stored(store: pagestore.Store) -> int:
+    """Return the bytes of all the pages that versions refer to."""
+    return store.stats().referred_bytes
+
+
 def _pages_between(store: pagestore.Store, a: str, b: str) -> int:
     return sum(change.stop - change.start for change in store.diff(a, b))
 
 
 def _as_row(killing: Killing) -> tuple[str, ...]:
     return (
-        f"{killing.after * 1000:.1f} ms into commit {killing.victim}",
+        f"{human_time(killing.after)} into commit {killing.victim}",
+        human_time(killing.took),
         f"commit {killing.acknowledged}",
         f"commit {killing.found}",
         killing.verdict,

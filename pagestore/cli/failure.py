@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, NoReturn
 
 import click
+from click.exceptions import Exit
 
 import pagestore
 
@@ -33,15 +34,8 @@ class Fatal(click.ClickException):
         click.echo(f"fatal: {self.format_message()}", file=file or sys.stderr)
 
 
-class Quiet(click.ClickException):
-    """The end of a command that has nothing more to say."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__("")
-        self.exit_code = status
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Say nothing."""
+class Quiet(Exit):
+    """The end, with a status, of a command that has nothing more to say."""
 
 
 @contextmanager

@@ -97,4 +97,3 @@ def run() -> int:
         group.main(prog_name="pagestore")
     except SystemExit as stop:
         return end(stop.code if isinstance(stop.code, int) else 0)
-    return 0

@@ -115,7 +115,7 @@ def _c_order(array: np.ndarray[Any, Any]) -> Iterator[memoryview]:
 
 
 def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
-    return memoryview(array.reshape(-1).view("u1"))
+    return array.reshape(-1).view("u1").data
 
 
 def _regrouped(parts: Iterable[memoryview]) -> Iterator[memoryview]:
@@ -131,17 +131,8 @@ def _regrouped(parts: Iterable[memoryview]) -> Iterator[memoryview]:
 
 
 def _pieces(file: BinaryIO) -> Iterator[memoryview]:
-    """Yield `file` to its end; a pipe gives short reads, so fill each piece."""
-    while True:
-        piece = bytearray(PIECE)
-        filled = 0
-        with memoryview(piece) as room:
-            while filled < PIECE and (got := file.readinto(room[filled:])):
-                filled += got
-        if filled:
-            yield memoryview(piece)[:filled]
-        if filled < PIECE:
-            return
+    while piece := file.read(PIECE):  # waits for all of it, of a pipe too
+        yield memoryview(piece)
 
 
 def _exactly(pieces: Iterator[memoryview], size: int, name: str) -> Iterator[memoryview]:

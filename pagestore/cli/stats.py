@@ -50,5 +50,4 @@ def _totals(found: pagestore.Stats) -> Iterator[tuple[Cell, ...]]:
 def _names(found: pagestore.Stats) -> Iterator[tuple[Cell, ...]]:
     for kind, names in (("snapshot", found.snapshots), ("branch", found.branches)):
         for name, of in sorted(names.items()):
-            version = of.version if isinstance(of.version, int) else of.version.id
-            yield kind, name, version, Bytes(of.referred_bytes), Bytes(of.exclusive_bytes)
+            yield kind, name, of.version, Bytes(of.referred_bytes), Bytes(of.exclusive_bytes)

@@ -1,0 +1,108 @@
+"""What the tests that damage a store share: its whole contents, and processes that may die of it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import pagestore
+
+PAGE = 4096
+TIMEOUT = 60
+
+
+def contents(store):
+    """Everything that a store says about itself, in values that compare."""
+    versions = {}
+    for ref in (*store.snapshots.values(), *store.branches.values()):
+        for version in store.log(ref):
+            if version.id not in versions:
+                versions[version.id] = (version.parent, version.time, version.message, arrays(store, version))
+    names = [
+        (kind, name, version.id, version.names)
+        for kind, mapping in (("snapshot", store.snapshots), ("branch", store.branches))
+        for name, version in mapping.items()
+    ]
+    return names, versions
+
+
+def arrays(store, ref):
+    """Dtype, shape and bytes of every region of a version."""
+    with store.view(ref) as view:
+        return {n: (str(a.dtype), a.shape, a.tobytes()) for n, a in view.items()}
+
+
+def assert_clean(store):
+    assert list(store.check(data=True)) == []
+
+
+def small_store(path, **options):
+    """A store with a few versions, names, branches, regions, zeros and a freed slot or two."""
+    with pagestore.open(path, **options) as store:
+        with store.begin() as ws:
+            ws.create("a", (2048,), "i8")[:] = np.arange(2048)
+            ws.create("b", (3, 5000))[:] = 7
+        store.snapshot("one", message="the first")
+        with store.begin() as ws:
+            ws["a"][::512] = -1
+            ws["b"][1] = 0
+        store.snapshot("two")
+        store.create_branch("side", at="one")
+        with store.begin("side") as ws:
+            ws["a"][0] = 99
+            ws.delete("b")
+            ws.commit("on the side")
+        for i in range(3):
+            with store.begin() as ws:
+                ws["a"][1024] = i
+                ws.commit(f"step {i}")
+        assert_clean(store)
+        return contents(store)
+
+
+def python(code, *args, uid=None, timeout=TIMEOUT, **options):
+    """Run code in an interpreter of its own; a signal that kills it is a failure."""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code, *map(str, args)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        preexec_fn=None if uid is None else lambda: _become(uid),
+        check=False,
+        **options,
+    )
+    assert done.returncode >= 0, f"killed by signal {-done.returncode}:\n{done.stderr}"
+    return done
+
+
+def _become(uid):
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+
+
+def in_child(work, seconds=20):
+    """Run `work` in a forked child that may die; return its text, or "signal N"."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(read)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            signal.alarm(seconds)
+            with os.fdopen(write, "w") as pipe:
+                pipe.write(work())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    status = os.waitpid(pid, 0)[1]
+    return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else said

@@ -1,0 +1,1 @@
+"""Measurements: each question of docs/ about speed, space or memory is one file here."""
