@@ -160,10 +160,7 @@ class CopyOnWriteList(FrozenList):
         """
         if self._size != len(self._buffer):
             self._resize(self._size)
-        if name is None:
-            version = self._space.commit()
-        else:
-            version = self._space.snapshot(name)
+        version = self._space.commit() if name is None else self._space.snapshot(name)
         view: SnapshotView = self._store.view(version)
         array = view[self._name]
         array.flags.writeable = False

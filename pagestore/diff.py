@@ -36,10 +36,12 @@ class Change:
 
     @property
     def byte_start(self) -> int:
+        """First byte of the range, from the region's start."""
         return self.start * self.page_size
 
     @property
     def byte_stop(self) -> int:
+        """The byte behind the range."""
         return self.stop * self.page_size
 
 

@@ -84,15 +84,15 @@ class Write:
             space = self._engine.space
             space.begin(self.records, self.records.id, self.records.meta.slots)
             self._space = space
-            for key, raw in list(self.records.scan(RESERVED)):
+            for key, _ in list(self.records.scan(RESERVED)):
                 number = key_numbers(key)[0]
                 if self._engine.pins.abandoned(number):
                     self.release_reservation(number)
         return self._space
 
-    def take(self, count: int) -> IntArray:
+    def take(self, count: int, *, long: bool = False) -> IntArray:
         """Free slots for `count` pages; grows the arena where needed."""
-        return self.space.take(count, self._engine.arena.grow)
+        return self.space.take(count, self._engine.arena.grow, long=long)
 
     def reserve(self, slots: IntArray) -> int:
         """Set slots aside for a transaction that goes on; freed should its process die."""

@@ -125,6 +125,13 @@ class Nodes:
     def write(self, value: Leaf | Extents | np.ndarray[Any, Any]) -> NodeId:
         assert self.new_id is not None
         node = self.new_id()
+        self.replace(node, value)
+        if not isinstance(value, np.ndarray):
+            self._fresh[node] = value
+        return node
+
+    def replace(self, node: int, value: Leaf | Extents | np.ndarray[Any, Any]) -> None:
+        """Store a node under its id; for compaction, which moves pages under their nodes."""
         if isinstance(value, Leaf):
             raw = pack_leaf(value.inline, value.runs)
         elif isinstance(value, Extents):
@@ -132,9 +139,6 @@ class Nodes:
         else:
             raw = pack_branch(value)
         self.records.put(number_key(NODE, node), raw)
-        if not isinstance(value, np.ndarray):
-            self._fresh[node] = value
-        return node
 
     def committed(self) -> None:
         """Share the nodes that this transaction wrote, now that they are durable."""
@@ -591,7 +595,7 @@ def _exclusive_nodes(
         theirs = {n for o in others for n in nodes.leaf(o.node).runs["node"].tolist()}
         for run in _refs(nodes.leaf(side.node).runs):
             if run.birth > floor and run.node not in theirs:
-                found.append(run.node)
+                found.append(run.node)  # noqa: PERF401
     else:
         families = [_children(nodes, o, level) for o in others]
         for i, child in _children(nodes, side, level).items():

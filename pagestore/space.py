@@ -77,8 +77,10 @@ class Space:
 
     # ------------------------------------------------------------------------ taking, giving
 
-    def take(self, count: int, grow: Callable[[int], None]) -> IntArray:
+    def take(self, count: int, grow: Callable[[int], None], *, long: bool = False) -> IntArray:
         """Take `count` free slots, in as few runs as may be; `grow` extends the arena's file.
+
+        With `long`, the arena grows rather than that short runs are used.
 
         Raises
         ------
@@ -87,7 +89,7 @@ class Space:
         """
         parts: list[IntArray] = []
         while count:
-            start, length = self._next_run(count, grow)
+            start, length = self._next_run(count, grow, long)
             used = min(length, count)
             if used < length:
                 self._runs.append((start + used, length - used))
@@ -98,18 +100,18 @@ class Space:
             count -= used
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def _next_run(self, count: int, grow: Callable[[int], None]) -> tuple[int, int]:
+    def _next_run(self, count: int, grow: Callable[[int], None], long: bool) -> tuple[int, int]:
         if self._runs and self._runs[-1][1] >= min(count, SHORT_RUN):
             return self._runs.pop()
         if self._freed_since >= max(1024, len(self._free) >> 6):
             self._look()
-            return self._next_run(count, grow)
-        if self.free * GARBAGE < len(self._free) or not self._runs:
+            return self._next_run(count, grow, long)
+        if long or self.free * GARBAGE < len(self._free) or not self._runs:
             try:
                 return self._grow(count, grow)
             except FullError:
                 self._look()
-                if not self._runs:
+                if long or not self._runs:
                     raise
         return self._runs.pop()
 
@@ -125,6 +127,18 @@ class Space:
         order = np.argsort(length, kind="stable")
         self._runs = list(zip(runs[order, 0].tolist(), length[order].tolist(), strict=True))
         self._freed_since = 0
+
+    def free_runs(self, least: int) -> list[tuple[int, int]]:
+        """Free runs of at least `least` slots, as (start, length)."""
+        self._look()
+        return [run for run in self._runs if run[1] >= least]
+
+    def holey(self, segment: int, most: int) -> np.ndarray[Any, Any]:
+        """Which pieces of `segment` slots have more than `most` free runs: one bool a piece."""
+        starts = np.flatnonzero(np.diff(self._free.astype(np.int8), prepend=0) == 1)
+        count = np.bincount(starts // segment, minlength=-(-len(self._free) // segment))
+        holey: np.ndarray[Any, Any] = count > most
+        return holey
 
     def _grow(self, count: int, grow: Callable[[int], None]) -> tuple[int, int]:
         have = len(self._free)

@@ -14,6 +14,9 @@ from pagestore.cli.progress import bytes_done, working
 from pagestore.cli.refs import missing
 from pagestore.cli.source import PIECE, Source, open_source
 
+HELD = 256 * 1024 * 1024
+"""Changes held in memory before they are written, without being committed."""
+
 
 @click.command()
 @store_argument
@@ -80,12 +83,16 @@ def _report(
 def _fill(workspace: pagestore.Workspace, region: str, source: Source, page_size: int) -> int:
     """Make the region equal to `source` and return how many of its pages differed."""
     _fit(workspace, region, source)
-    offset = pages = 0
+    offset = pages = waiting = 0
     with bytes_done(f"putting {printable(source.label)}", source.nbytes) as advance:
         for piece in source.pieces:
             if source.shape is None:
                 _make_room(workspace, region, offset + len(piece))
-            pages += _write(workspace, region, offset, piece, page_size)
+            written = _write(workspace, region, offset, piece, page_size)
+            pages, waiting = pages + written, waiting + written
+            if waiting * page_size >= HELD:
+                workspace.flush()
+                waiting = 0
             offset += len(piece)
             advance(len(piece))
     if source.shape is None and workspace.regions[region].nbytes != offset:
@@ -128,9 +135,9 @@ def _write(
 
 def _differing(old: bytes, new: memoryview, page_size: int) -> Iterator[tuple[int, int]]:
     """Yield the byte ranges of runs of pages in which `old` and `new` differ."""
-    if old == new:
-        return
     unequal = np.frombuffer(old, "u1") != np.frombuffer(new, "u1")
+    if not unequal.any():
+        return
     starts = np.arange(0, len(new), page_size)
     changed = np.logical_or.reduceat(unequal, starts)
     edges = np.flatnonzero(np.diff(changed, prepend=False, append=False))
