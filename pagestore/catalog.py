@@ -38,6 +38,7 @@ from pagestore.errors import (
 from pagestore.format import (
     BRANCH,
     CHILD,
+    MAX_NAME,
     META,
     NAMED,
     NO_VERSION,
@@ -96,8 +97,9 @@ class Transaction:
         self._txn.put(key, value)
 
     def delete(self, key: bytes) -> bool:
-        self.written += 256
-        return bool(self._txn.delete(key))
+        found = bool(self._txn.delete(key))
+        self.written += 256 * found
+        return found
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Records whose keys begin with `prefix`, in order."""
@@ -194,11 +196,16 @@ class Transaction:
     # --------------------------------------------------------------------------------- names
 
     def name(self, kind: bytes, name: str) -> NameRecord | None:
-        raw = self.get(name_key(kind, name))
+        try:
+            raw = self.get(name_key(kind, name)) if len(name) <= MAX_NAME else None
+        except UnicodeEncodeError:
+            return None
         return None if raw is None else NameRecord.unpack(raw)
 
     def head(self, branch: str) -> VersionId:
         """The newest version of a branch."""
+        if not isinstance(branch, str):
+            raise InvalidError(f"a branch is named by a string, not {type(branch).__name__}")
         record = self.name(BRANCH, branch)
         if record is None:
             raise NotFoundError(f"there is no branch {branch!r}")
@@ -258,7 +265,8 @@ class Transaction:
         if tilde and steps and not (steps.isascii() and steps.isdigit()):
             raise InvalidError(f"{ref!r}: '~' takes a number of ancestors")
         record = self._resolve_name(base)
-        for _ in range(int(steps) if steps else len(tilde)):
+        # more steps than there are versions say the same as any number that is too large
+        for _ in range(int(steps.lstrip("0")[:20] or "0") if steps else len(tilde)):
             if record.parent == NO_VERSION:
                 raise NotFoundError(f"{ref!r}: version {record.id} has no kept ancestor")
             record = self.version(record.parent)
@@ -269,7 +277,7 @@ class Transaction:
             found = self.name(kind, name) if name else None
             if found is not None:
                 return self.version(found.version)
-        if name.isascii() and name.isdigit():
+        if name.isascii() and name.isdigit() and len(name) < 20:
             return self.version(VersionId(int(name)))
         raise NotFoundError(f"there is no snapshot or branch {name!r}")
 
@@ -331,6 +339,14 @@ class Catalog:
         if not (flags["sync"] and flags["metasync"] and not flags["writemap"]):
             env.close()
             raise BrokenError(f"{self.path}: LMDB did not take the durable mode (C1)")
+
+    def forget(self) -> None:
+        """In a forked child: let go of the environment, so that the child can open its own.
+
+        Not amid a transaction of the parent, which closing would end in the memory they share.
+        """
+        if not self._under_way:
+            self._env.close()
 
     def close(self) -> None:
         self._env.close()

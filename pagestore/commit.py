@@ -436,5 +436,7 @@ def _check_pages(
         )
     if change.kept < page_count(base, page_size) and (changed >= change.kept).any():
         raise ConflictError(f"region {name!r}, cut here, was changed there by another writer")
-    if reshaped and len(mine) and mine[-1] >= page_count(theirs, page_size):
+    if base.nbytes > change.region.nbytes and (changed >= change.region.nbytes // page_size).any():
+        raise ConflictError(f"region {name!r}, cut here, was changed there by another writer")
+    if base.nbytes > theirs.nbytes and (mine >= theirs.nbytes // page_size).any():
         raise ConflictError(f"region {name!r}, changed here, was cut by another writer")

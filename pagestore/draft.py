@@ -148,6 +148,8 @@ class Draft:
     def collect(self) -> RegionChange:
         """Return what changed since the base, what the kernel saw included."""
         self.note_written()
+        if len(self.dirty) and self.dirty[-1] == self.pages - 1:
+            self._zero(self.region.nbytes, self.pages)
         wiring = self._wiring
         return RegionChange(
             self.region,
@@ -230,8 +232,10 @@ class Draft:
         """Take another shape; bytes stay, and new ones are zeros."""
         size = self._engine.page_size
         before, after = self.pages, page_count(region, size)
-        if after > before and self._wiring is not None:
-            if after > self._wiring.capacity:
+        if region.nbytes > self.region.nbytes:
+            self._clear_tail()
+        if after > before:
+            if after > self.wiring.capacity:
                 self._move(after)
             self._grow(after)
         if region.nbytes < self.region.nbytes:
@@ -247,22 +251,33 @@ class Draft:
     def _cut(self, nbytes: int, pages: int) -> None:
         """Forget what lies beyond `nbytes`: it must read as zeros should the region grow again."""
         self.note_written()
-        if nbytes % self._engine.page_size:
-            tail = self.wiring.bytes()[nbytes : pages * self._engine.page_size]
-            if tail.any():
-                tail[:] = 0
-                self.touch(np.array([pages - 1]))
+        self._zero(nbytes, pages)
         if self._wiring is not None:
             self._wiring.shrink(pages)
         self.kept = min(self.kept, pages)
         self.dirty = self.dirty[self.dirty < pages]
         self.flushed = self.flushed.take(self.flushed.pages < pages)
 
+    def _clear_tail(self) -> None:
+        """Forget what arrays of an older, longer shape wrote into the last page."""
+        self.note_written()
+        self._zero(self.region.nbytes, self.pages)
+
+    def _zero(self, nbytes: int, pages: int) -> None:
+        if nbytes % self._engine.page_size:
+            tail = self.wiring.bytes()[nbytes : pages * self._engine.page_size]
+            if tail.any():
+                tail[:] = 0
+                self.touch(np.array([pages - 1]))
+
     def _move(self, pages: int) -> None:
         """Lay the region out at other addresses, where it can grow to `pages`."""
         old = self.wiring
         self.note_written()
-        changed = old.page_array()[self.dirty]  # a copy
+        new = self._lay_out(pages)
+        new.pages = old.pages
+        new.rewire(singles(self.flushed.pages, self.flushed.slots, 0))
+        new.page_array()[self.dirty] = old.page_array()[self.dirty]
         try:
             old.memory.close()
         except BufferError:
@@ -271,10 +286,7 @@ class Draft:
                 f"{old.capacity * old.page_size} bytes in place; release them to grow further"
             ) from None
         self._exposed = False
-        self._wiring = new = self._lay_out(pages)
-        new.pages = old.pages
-        new.rewire(singles(self.flushed.pages, self.flushed.slots, 0))
-        new.page_array()[self.dirty] = changed
+        self._wiring = new
 
     # ------------------------------------------------------------------- commit and rollback
 
@@ -282,7 +294,7 @@ class Draft:
         """Stand on a committed state that memory already shows (K3)."""
         if len(self.flushed.pages):
             self._settle_flushed(region)
-        self.dirty = NO_PAGES
+        self.dirty, self._reservations = NO_PAGES, []  # the commit ended them
         self.adopt(region, anchor)
 
     def _settle_flushed(self, region: RegionRecord) -> None:

@@ -129,7 +129,7 @@ class Engine:
         self.handles = 0
         self.tracking = tracking
         self.mapping = mapping
-        self.flush_share = flush_share
+        self.private_limit = flush_share * kernel.total_memory()  # bytes
         self.pid = os.getpid()
         self.cache = NodeCache()
         self.space = Space()
@@ -221,9 +221,13 @@ class Engine:
                     transaction = records.id
                     yield write
                     write.finish()
+            except BaseException:
+                self.space.aborted()
+                raise
             finally:
                 self.pins.end_exclusive()
-            self.space.committed(transaction)
+            if write.records.written:  # LMDB gives one that wrote nothing no number
+                self.space.committed(transaction)
             write.nodes.committed()
             if write.head is not None:
                 self._note_head(write.head, write.records.meta.next_version)
@@ -321,6 +325,8 @@ _registry_lock = threading.Lock()
 def _after_fork() -> None:
     global _registry_lock
     _registry_lock = threading.Lock()
+    for engine in _registry.values():
+        engine.catalog.forget()
     _registry.clear()
 
 

@@ -56,9 +56,10 @@ RESERVED: Final = b"W"
 _U64 = struct.Struct(">Q")
 
 
-def number_key(prefix: bytes, *numbers: int) -> bytes:
+def number_key(prefix: bytes, number: int, *more: int) -> bytes:
     """Key of a record that is found by one or two numbers; keys sort as the numbers do."""
-    return prefix + b"".join(_U64.pack(n) for n in numbers)
+    key = prefix + number.to_bytes(8, "big")
+    return key + b"".join([n.to_bytes(8, "big") for n in more]) if more else key
 
 
 def key_numbers(key: bytes) -> tuple[int, ...]:
@@ -89,6 +90,17 @@ def check_name(name: object, what: str) -> str:
     if "~" in name and what != "region":
         raise InvalidError(f"{what} name {name!r} must not contain '~' (it counts ancestors)")
     return name
+
+
+def check_message(message: object) -> str:
+    """Return `message` if it can go with a version or a name; `InvalidError` otherwise."""
+    if not isinstance(message, str):
+        raise InvalidError(f"a message is a string, not {type(message).__name__}")
+    try:
+        message.encode()
+    except UnicodeEncodeError:
+        raise InvalidError(f"message {message!r} is not valid Unicode") from None
+    return message
 
 
 # -------------------------------------------------------------------------------------- seals
@@ -255,6 +267,8 @@ class Meta:
                 f"the catalog has format {version}; this pagestore reads up to {FORMAT_VERSION}: "
                 "upgrade pagestore"
             )
+        if len(raw) != _META.size:
+            raise CorruptionError("catalog record meta has the wrong size")
         values = _META.unpack(raw)[1:]
         return cls(values[0], values[1], bool(values[2]), *values[3:])
 
@@ -510,6 +524,12 @@ def unpack_branch(raw: bytes) -> np.ndarray[Any, Any]:
 SUMS_CHUNK: Final = 128  # slots whose checksums share a record
 FREE_CHUNK: Final = 8192  # slots whose free bits share a record
 RUN = np.dtype([("start", "<u8"), ("length", "<u4")])
+
+
+def sorted_unique(numbers: IntArray) -> IntArray:
+    """Sorted, each once: by sorting, which for these sizes beats NumPy's hashing."""
+    numbers = np.sort(numbers)
+    return numbers[np.concatenate(([True], numbers[1:] != numbers[:-1]))[: len(numbers)]]
 
 
 def runs_of(slots: IntArray) -> IntArray:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ from pagestore.format import (
     pack_branch,
     pack_leaf,
     pack_run,
+    sorted_unique,
     unpack_branch,
     unpack_leaf,
     unpack_run,
@@ -173,7 +174,7 @@ def flatten(stack: Sequence[Extents], *, keep_zeros: bool = False) -> Extents:
     if len(stack) <= 1:
         flat = stack[0] if stack else Extents.empty()
         return flat if keep_zeros else flat.take(flat.slot != 0) if (flat.slot == 0).any() else flat
-    edges = np.unique(np.concatenate([e for r in stack for e in (r.page, r.page + r.length)]))
+    edges = _edges(stack)
     start, length = edges[:-1], np.diff(edges)
     slot, birth, known = resolve(stack, start)
     use = known if keep_zeros else known & (slot != 0)
@@ -282,7 +283,7 @@ def lookup(nodes: Nodes, table: Table, pages: IntArray) -> tuple[IntArray, IntAr
     birth = np.zeros(len(pages), np.int64)
     if table.root is None or not len(pages):
         return slot, birth
-    for base, node in leaves(nodes, table, np.unique(pages >> LEAF_BITS)):
+    for base, node in leaves(nodes, table, sorted_unique(pages >> LEAF_BITS)):
         a, b = np.searchsorted(pages, (base, base + LEAF_SPAN))
         slot[a:b], birth[a:b], _ = resolve(stack_of(nodes, node), pages[a:b] - base)
     return slot, birth
@@ -532,21 +533,36 @@ def _runs(nodes: Nodes, side: _Side | None) -> dict[int, Extents]:
 
 def _cut(cover: Sequence[Extents], stack: Sequence[Extents]) -> tuple[IntArray, IntArray]:
     """Cut what `cover` covers into pieces within which every run of `stack` is linear."""
-    cover = [run for run in cover if len(run)]
-    if not cover:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    edges = np.unique(np.concatenate([e for r in cover for e in (r.page, r.page + r.length)]))
+    edges = _edges(cover)
+    covered = resolve(cover, edges[:-1])[2]
+    start, stop = edges[:-1][covered], edges[1:][covered]
+    long = stop - start > 1
+    if long.any():
+        # runs that are shared have edges of their own inside long pieces; one page has none
+        extra = _edges_within(stack, start[long], stop[long])
+        start = np.sort(np.concatenate((start, extra)))
+        stop = np.sort(np.concatenate((stop, extra)))
+    return start, stop - start
+
+
+def _edges_within(stack: Sequence[Extents], start: IntArray, stop: IntArray) -> IntArray:
+    """Edges of runs strictly inside disjoint, sorted pieces; costs what lies in the pieces."""
+    found = []
     for run in stack:
-        for inner in (run.page, run.page + run.length):
-            first = np.searchsorted(inner, edges[:-1], "right")
-            count = np.maximum(np.searchsorted(inner, edges[1:], "left") - first, 0)
-            # only long pieces have edges inside; pieces of one page never do
-            if count.any():
-                within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
-                edges = np.union1d(edges, inner[np.repeat(first, count) + within])
-    start, length = edges[:-1], np.diff(edges)
-    covered = resolve(cover, start)[2]
-    return start[covered], length[covered]
+        first = np.maximum(np.searchsorted(run.page, start, "right") - 1, 0)
+        count = np.searchsorted(run.page, stop, "left") - first
+        within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+        index = np.repeat(first, count) + within
+        found += [run.page[index], run.page[index] + run.length[index]]
+    edges = sorted_unique(np.concatenate(found))
+    at = np.searchsorted(start, edges, "right") - 1
+    return edges[(at >= 0) & (edges > start[at]) & (edges < stop[at])]
+
+
+def _edges(runs: Iterable[Extents]) -> IntArray:
+    """Where extents begin and end: sorted, each once."""
+    parts = [edge for run in runs for edge in (run.page, run.page + run.length)]
+    return sorted_unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
 
 def exclusive(

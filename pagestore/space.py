@@ -32,6 +32,7 @@ from pagestore.format import (
     number_key,
     pack_runs,
     runs_of,
+    sorted_unique,
     unpack_runs,
 )
 
@@ -63,8 +64,6 @@ class Space:
 
     def begin(self, records: Records, transaction: int, slots: int) -> None:
         """Make the set equal what the transaction sees (`transaction` is its LMDB number)."""
-        if self._taken or self._given:
-            self._seen = -1  # an aborted transaction left its changes here
         if self._seen == transaction - 1 and len(self._free) == slots:
             return
         self._free, self._log = load(records, slots)
@@ -170,7 +169,7 @@ class Space:
         """Write what the transaction took and gave into its records."""
         if not (self._taken or self._given):
             return
-        given: Any = runs_of(np.unique(np.concatenate(self._given))) if self._given else ()
+        given: Any = runs_of(sorted_unique(np.concatenate(self._given))) if self._given else ()
         payload = pack_runs(slot_runs(given), slot_runs(self._taken))
         count = len(given) + len(self._taken)
         if len(self._log) >= LOG_RECORDS or sum(n for _, n in self._log) + count > LOG_RUNS:
@@ -195,6 +194,13 @@ class Space:
         for number, _ in self._log:
             records.delete(number_key(SPACE_LOG, number))
         self._log = []
+
+    def aborted(self) -> None:
+        """A transaction of this process came to nothing: so does what it took and gave."""
+        if self._taken or self._given:
+            self._seen = -1
+        self._taken.clear()
+        self._given.clear()
 
     def committed(self, transaction: int) -> None:
         """A transaction of this process is durable: the set in memory stands."""

@@ -23,6 +23,7 @@ from pagestore.format import (
     NameRecord,
     VersionId,
     VersionRecord,
+    check_message,
     check_name,
 )
 from pagestore.history import Version, nanoseconds
@@ -85,11 +86,13 @@ def open(
     InvalidError
         An option has no such value.
     """
-    _check_options(mode, history, mapping, flush_share)
+    _check_options(mode, history, tracking, mapping, flush_share)
     try:
         where = Path(os.fspath(path))
     except TypeError as e:
         raise InvalidError(f"a store's path is a path, not {type(path).__name__}") from e
+    if "\0" in str(where):
+        raise InvalidError(f"{str(where)!r} cannot be a path")
     engine = attach(
         where.absolute(),
         mode,
@@ -102,10 +105,13 @@ def open(
     return Store(engine, writable=mode != "r")
 
 
-def _check_options(mode: str, history: str, mapping: str, flush_share: float) -> None:
+def _check_options(
+    mode: str, history: str, tracking: str, mapping: str, flush_share: float
+) -> None:
     for what, value, known in (
         ("mode", mode, ("r", "r+", "a", "x")),
         ("history", history, ("named", "all")),
+        ("tracking", tracking, ("auto", "userfault", "pagemap", "compare")),
         ("mapping", mapping, ("auto", "portable")),
     ):
         if value not in known:
@@ -215,8 +221,7 @@ class Store:
             The name cannot be one.
         """
         check_name(name, "snapshot")
-        if not isinstance(message, str):
-            raise InvalidError(f"a message is a string, not {type(message).__name__}")
+        check_message(message)
         return self._version(self._for_change().name_version(_plain(at), name, message))
 
     def create_branch(self, name: str, *, at: Ref = "main") -> Version:

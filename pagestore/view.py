@@ -80,6 +80,7 @@ class View(Mapping[str, Any]):
     @property
     def version(self) -> Version:
         """The version that the view shows."""
+        self._check()
         with self._engine.read() as (records, _):
             names = [name for _, name in records.names_of(self._record.id)]
         return Version.of(self._record, names)

@@ -126,6 +126,7 @@ class Wiring:
         self.memory.anchor = anchor
         self.address = self.memory.address
         self.capacity = len(self.memory) // self.page_size
+        self._shown = pages  # the most there ever were: older arrays can write up to there
 
     @property
     def nbytes(self) -> int:
@@ -158,7 +159,7 @@ class Wiring:
         self._check(extents)
         if self.portable:
             self._copy(extents)
-        elif len(extents) <= FEW and BUDGET.take(2 * len(extents)):
+        elif not len(extents) or (len(extents) <= FEW and BUDGET.take(2 * len(extents))):
             self._map(extents, shared=self.shared)
         else:
             first, last = int(extents.page[0]), int(extents.page[-1])
@@ -200,21 +201,23 @@ class Wiring:
         """Show more pages of the reserved range; they are zeros."""
         if pages > self.capacity:
             raise FullError(f"a region in use can grow to {self.capacity} pages here")
+        self._blank(self.pages, min(pages, self._shown))
+        self._shown = max(self._shown, pages)
         self.pages = pages
 
     def shrink(self, pages: int) -> None:
         """Show fewer pages; the ones cut off read as zeros from now on."""
-        cut = np.array([self.pages - pages], np.int64)
-        if cut[0] > 0:
-            zero = np.zeros(1, np.int64)
-            self._map_or_copy_zero(Extents(np.array([pages], np.int64), cut, zero, zero))
+        self._blank(pages, self.pages)
         self.pages = pages
 
-    def _map_or_copy_zero(self, extents: Extents) -> None:
+    def _blank(self, start: int, stop: int) -> None:
+        if start >= stop:
+            return
+        column = (np.array([v], np.int64) for v in (start, stop - start, 0, 0))
         if self.portable:
-            self._copy(extents)
+            self._copy(Extents(*column))
         else:
-            self._map(extents, shared=False)
+            self._map(Extents(*column), shared=False)
 
     # ------------------------------------------------------------------------------- details
 
@@ -303,4 +306,7 @@ def _reserve(size: int, growable: bool) -> kernel.Memory:
         with contextlib.suppress(OSError):
             return kernel.reserve(wanted)
         wanted = max(size, wanted // 4)
-    return kernel.reserve(size)
+    try:
+        return kernel.reserve(size)
+    except OSError as e:
+        raise FullError(f"no address space for {size} bytes: {e}") from e

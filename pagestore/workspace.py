@@ -77,6 +77,7 @@ class Workspace(View):
             There is no region of that name.
         """
         with self._lock:
+            self._check()
             self._flush_if_large()
             return self._draft(name).array()
 
@@ -149,6 +150,7 @@ class Workspace(View):
             The range is not within the region, or `data` has no bytes.
         """
         with self._lock:
+            self._check()
             self._flush_if_large()
             draft, raw = self._draft(name), _as_bytes(data)
             start, stop = check_range(draft.region, offset, len(raw))
@@ -193,6 +195,9 @@ class Workspace(View):
     def _check_size(self, region: RegionRecord) -> None:
         if page_count(region, self._engine.page_size) > MAX_PAGES:
             raise InvalidError(f"region {region.name!r} would be larger than 2**40 pages")
+        # NumPy counts an axis of length 0 as 1
+        if math.prod(max(1, e) for e in region.shape) * region.dtype.itemsize >= 1 << 63:
+            raise InvalidError(f"{region.shape} is too large")
 
     # ---------------------------------------------------------------------------- committing
 
@@ -223,8 +228,7 @@ class Workspace(View):
         return self._commit(message, check_name(name, "snapshot"))
 
     def _commit(self, message: str, name: str | None) -> Version:
-        if not isinstance(message, str):
-            raise InvalidError(f"a message is a string, not {type(message).__name__}")
+        check_message(message)
         with self._lock:
             self._check()
             changes = self._changes()
@@ -247,12 +251,14 @@ class Workspace(View):
         """Stand on the version that was committed; memory shows all but others' work already."""
         record = done.version
         for name, draft in self._drafts.items():
-            draft.settle(record.regions[name], self._anchor)
+            region = record.regions.get(name)
+            if region is not None and (draft.base is None or draft.base.id == region.id):
+                draft.settle(region, self._anchor)  # any other was deleted by another writer
         self._take_over(done.theirs, record)
         self._deleted.clear()
         self._adopt(record)
         self._anchor.move(done.pin)
-        if kernel.private_bytes() > self._private_limit:
+        if kernel.private_bytes() > self._engine.private_limit:
             for draft in self._drafts.values():
                 draft.release()
 
@@ -303,18 +309,18 @@ class Workspace(View):
                 pin.release()
                 raise
             self._take_over(theirs, head)
-            self._anchor.move(pin)
             self._rebase(head, changes)
+            self._anchor.move(pin)
             return True
 
     def _take_over(self, theirs: dict[str, list[Difference]], head: VersionRecord) -> None:
         """Bring memory to what others committed; their pages and ours are disjoint."""
         for name, parts in theirs.items():
             draft = self._drafts.get(name)
-            if draft is None:
-                continue
-            base = draft.base
-            reshaped = base is not None and base.shape != draft.region.shape
+            base = draft.base if draft is not None else None
+            if draft is None or base is None or base.id != head.regions[name].id:
+                continue  # deleted here, and perhaps created anew
+            reshaped = base.shape != draft.region.shape
             pages = draft.pages if reshaped else page_count(head.regions[name], self._page_size)
             if not draft.take_over(Extents.join(p.news() for p in parts), pages):
                 draft.retire(self._record.id)
@@ -382,17 +388,13 @@ class Workspace(View):
             for draft in self._drafts.values():
                 draft.flush()
 
-    @property
-    def _private_limit(self) -> float:
-        return self._engine.flush_share * kernel.total_memory()
-
     def _flush_if_large(self) -> None:
         """Flush once private memory takes more than its share (looked at now and then)."""
         now = time.monotonic()
         if now < self._next_flush_check:
             return
         self._next_flush_check = now + FLUSH_CHECK_SECONDS
-        limit = self._private_limit
+        limit = self._engine.private_limit
         if kernel.private_bytes() > limit:
             pending = sum(draft.pending_bytes() for draft in self._drafts.values())
             if pending > limit / 4:
@@ -408,6 +410,15 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
         raise InvalidError(f"dtype {found} holds Python objects, which cannot be stored")
     if found.itemsize == 0:
         raise InvalidError(f"dtype {found} has no size: say how long its items are")
+    if found.subdtype is not None:
+        raise InvalidError(f"dtype {found} is an array itself: give its shape with the region's")
+    try:
+        text = dtype_text(found)
+        same = len(text) < 1 << 16 and dtype_from_text(text) == found
+    except (ValueError, CorruptionError):
+        same = False
+    if not same:
+        raise InvalidError(f"dtype {found} cannot be described in a file")
     return found
 
 

@@ -100,12 +100,13 @@ class Story:
     def compare_cost(self, times: list[float], stored: int, on_disk: int) -> None:
         """Say what the same would cost with copies."""
         self.screen.say(
-            f"together {human_time(sum(times))} (median {human_time(statistics.median(times))}), "
-            f"{human_size(stored)}; on disk {human_size(on_disk)}, reserved in large steps"
+            f"together {human_time(sum(times))} (median {human_time(statistics.median(times))}) "
+            f"and {human_size(stored)}"
         )
+        self.screen.say(f"files grew by {human_size(on_disk)}, with room for what comes next")
         self.screen.say(
-            f"{SNAPSHOTS} times the copy above: {SNAPSHOTS * self.copy_time:.1f} s, "
-            f"{human_size(SNAPSHOTS * self.copy_size)}"
+            f"{SNAPSHOTS} times the copy above: {SNAPSHOTS * self.copy_time:.1f} s "
+            f"and {human_size(SNAPSHOTS * self.copy_size)}"
         )
 
     def all_at_once(self, store: pagestore.Store) -> None:

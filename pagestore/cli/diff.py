@@ -13,7 +13,6 @@ from pagestore.cli.failure import FOUND, Quiet
 from pagestore.cli.output import (
     Bytes,
     console,
-    counted,
     human_size,
     is_terminal,
     line,
@@ -67,14 +66,20 @@ def _print(change: pagestore.Change) -> None:
 
 
 def _show(change: pagestore.Change) -> None:
-    pages = change.stop - change.start
     entry = Text.assemble((f"{change.kind:<8}", _STYLES.get(change.kind, "")))
     entry.append(f"  {printable(change.region)}")
-    if pages:
+    if change.stop > change.start:
         size = human_size(change.byte_stop - change.byte_start)
-        entry.append(f"  [{change.start:,} .. {change.stop:,})  ")
-        entry.append(f"{counted(pages, 'page')}, {size} at byte {change.byte_start:,}", "dim")
+        entry.append(f"  {_pages(change)}  ")
+        entry.append(f"{size} at byte {change.byte_start:,}", "dim")
     console().print(entry, soft_wrap=True)
+
+
+def _pages(change: pagestore.Change) -> str:
+    last = change.stop - 1
+    if change.start == last:
+        return f"page {last:,}"
+    return f"pages {change.start:,}-{last:,}"
 
 
 def _summarise(changes: Iterator[pagestore.Change]) -> bool:

@@ -1,12 +1,16 @@
 """``pagestore get``: a region of any version becomes a file."""
 
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
 import numpy as np
 
+import pagestore
 from pagestore.cli.arguments import at_option, form_option, store_argument
-from pagestore.cli.output import printable
+from pagestore.cli.output import is_terminal, printable
 from pagestore.cli.progress import bytes_done
 from pagestore.cli.refs import open_store, region_of, resolve
 from pagestore.cli.source import PIECE
@@ -36,7 +40,13 @@ def get(store_path: Path, region: str, file: str, ref: str, npy: bool | None) ->
         with store.view(version) as view, open_target(file) as target:
             if file.endswith(".npy") if npy is None else npy:
                 write_npy_header(target, np.dtype(meta.dtype), meta.shape)
-            with bytes_done(f"getting {printable(region)}", meta.nbytes) as advance:
+            with _progress(file, meta) as advance:
                 for offset in range(0, meta.nbytes, PIECE):
                     target.write(view.read(region, offset, min(PIECE, meta.nbytes - offset)))
                     advance(min(PIECE, meta.nbytes - offset))
+
+
+def _progress(file: str, region: pagestore.Region) -> AbstractContextManager[Callable[[int], None]]:
+    if file == "-" and is_terminal(sys.stdout):
+        return nullcontext(lambda _: None)  # a bar would run into what is printed
+    return bytes_done(f"getting {printable(region.name)}", region.nbytes)

@@ -16,11 +16,13 @@ from rich.progress import (
 
 from pagestore.cli.output import console, is_terminal
 
+_SHORT = 32 * 1024 * 1024  # done before anybody has read the bar
+
 
 @contextmanager
 def bytes_done(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a bar of bytes; the block calls what it is given with each piece's size."""
-    if not is_terminal(sys.stderr):
+    if not is_terminal(sys.stderr) or (total is not None and total < _SHORT):
         yield lambda _: None
         return
     bar = Progress(

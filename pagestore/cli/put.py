@@ -49,7 +49,7 @@ def put(
       sqlite3 app.db .dump | pagestore put app.ps dump - --snapshot nightly
 
     \b
-    In a pipe: version id, branch, region, pages that differed, bytes.
+    In a pipe: version id, branch, region, pages stored, bytes.
     """
     with open_source(file, npy) as source, pagestore.open(store_path, "a") as store:
         if branch not in store.branches:
@@ -58,7 +58,7 @@ def put(
             pages = _fill(workspace, region, source, store.page_size)
             with working("committing"):
                 version = _commit(workspace, name, message or f"put {region}")
-            _report(version, branch, region, pages, store.page_size)
+            _report(version, branch, name, region, pages, store.page_size)
 
 
 def _commit(workspace: pagestore.Workspace, name: str | None, message: str) -> pagestore.Version:
@@ -68,15 +68,22 @@ def _commit(workspace: pagestore.Workspace, name: str | None, message: str) -> p
 
 
 def _report(
-    version: pagestore.Version, branch: str, region: str, pages: int, page_size: int
+    version: pagestore.Version,
+    branch: str,
+    name: str | None,
+    region: str,
+    pages: int,
+    page_size: int,
 ) -> None:
     size = version.regions[region].nbytes
-    names = f" {', '.join(version.names)}" if version.names else ""
+    named = f" {name}" if name else ""
     whole = counted(-(-size // page_size), "page")
     result(
         (version.id, branch, region, pages, Bytes(size)),
-        f"[{branch} {version.id}]{printable(names)}: {printable(region)} is {human_size(size)}, "
-        f"{pages:,} of {whole} differed",
+        printable(
+            f"[{branch} {version.id}]{named}: {region}, {human_size(size)}, "
+            f"{pages:,} of {whole} stored"
+        ),
     )
 
 

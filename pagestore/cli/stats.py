@@ -18,8 +18,8 @@ from pagestore.cli.refs import open_store
 def stats(store_path: Path) -> None:
     """Show how much space STORE uses, and what each name keeps.
 
-    "referred" is what the version shows; "exclusive" is what only it keeps: what deleting its
-    name would set free.
+    "referred" is what a version shows; "exclusive" is what no other version shows too: what is
+    set free when its last name is deleted.
 
     \b
     In a pipe, first: what, value (page_size, versions, and sizes in bytes).
@@ -29,7 +29,8 @@ def stats(store_path: Path) -> None:
         with working("counting"):
             found = store.stats()
         if is_terminal(sys.stdout):
-            table({"store": "", str(store_path): "bold"}, _totals(found))
+            totals = [(_label(str(what)), value) for what, value in _totals(found)]
+            table({"store": "", str(store_path): "bold"}, totals)
             console().print()
             columns = {"": "dim", "name": "cyan", "version": "yellow"}
             table(columns | {"referred": "", "exclusive": ""}, _names(found))
@@ -38,7 +39,11 @@ def stats(store_path: Path) -> None:
             line(*row)
 
 
-def _totals(found: pagestore.Stats) -> Iterator[tuple[Cell, ...]]:
+def _label(what: str) -> str:
+    return what.removesuffix("_bytes").replace("_", " ")
+
+
+def _totals(found: pagestore.Stats) -> Iterator[tuple[Cell, Cell]]:
     yield "page_size", Bytes(found.page_size)
     yield "versions", found.versions
     yield "arena_bytes", Bytes(found.arena_bytes)
