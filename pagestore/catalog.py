@@ -111,6 +111,16 @@ class Transaction:
                         return
                     yield key, unseal(key, bytes(value))
 
+    def keys(self, prefix: bytes) -> Iterator[bytes]:
+        """Keys that begin with `prefix`, in order."""
+        with self._txn.cursor() as cursor:
+            if cursor.set_range(prefix):
+                for raw in cursor.iternext(keys=True, values=False):
+                    key = bytes(raw)
+                    if not key.startswith(prefix):
+                        return
+                    yield key
+
     def has(self, prefix: bytes) -> bool:
         """Whether any key begins with `prefix`."""
         with self._txn.cursor() as cursor:
@@ -118,11 +128,7 @@ class Transaction:
 
     def count(self, prefix: bytes) -> int:
         """How many keys begin with `prefix`."""
-        with self._txn.cursor() as cursor:
-            if not cursor.set_range(prefix):
-                return 0
-            keys = cursor.iternext(keys=True, values=False)
-            return sum(1 for _ in itertools.takewhile(lambda k: bytes(k).startswith(prefix), keys))
+        return sum(1 for _ in self.keys(prefix))
 
     # ------------------------------------------------------------------------------ counters
 
@@ -184,7 +190,7 @@ class Transaction:
         self.delete(number_key(UNKEPT, record.id))
 
     def children(self, version: VersionId) -> list[VersionId]:
-        return [VersionId(key_numbers(k)[1]) for k, _ in self.scan(number_key(CHILD, version))]
+        return [VersionId(key_numbers(k)[1]) for k in self.keys(number_key(CHILD, version))]
 
     def versions(self) -> Iterator[VersionRecord]:
         for key, raw in self.scan(VERSION):
@@ -250,8 +256,8 @@ class Transaction:
 
     def names_of(self, version: VersionId) -> list[tuple[bytes, str]]:
         """Kind and name of everything that stands for a version."""
-        found = (bytes(k[9:]) for k, _ in self.scan(number_key(NAMED, version)))
-        return [(rest[:1], rest[1:].decode()) for rest in found]
+        prefix = number_key(NAMED, version)
+        return [(k[9:10], k[10:].decode()) for k in self.keys(prefix)]
 
     def resolve(self, ref: object) -> VersionRecord:
         """Return the version that a name, an id or ``NAME~2`` refers to."""
@@ -302,6 +308,7 @@ class Catalog:
         self.writable = writable
         self.broken: str | None = None
         self._reserved = 0
+        self._under_way: set[object] = set()  # transactions, for `forget`
         self._lock = threading.RLock()
         self._fd = -1
         self._env = self._open()
@@ -361,11 +368,15 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A consistent look at every record; short-lived (C2)."""
+        mark = object()
+        self._under_way.add(mark)
         try:
             with self._env.begin(buffers=False) as txn:
                 yield Transaction(txn)
         except lmdb.Error as e:
             raise self._translated(e) from e
+        finally:
+            self._under_way.discard(mark)
 
     @contextmanager
     def write(self, spare: Callable[[], bool] | None = None) -> Iterator[Transaction]:
@@ -379,26 +390,34 @@ class Catalog:
         with self._lock:
             if self.broken:
                 raise BrokenError(f"{self.path}: {self.broken}; reopen the store")
+            mark = object()
+            self._under_way.add(mark)
             try:
-                txn = self._env.begin(write=True, buffers=False)
-            except lmdb.Error as e:
+                yield from self._write(spare)
+            finally:
+                self._under_way.discard(mark)
+
+    def _write(self, spare: Callable[[], bool] | None) -> Iterator[Transaction]:
+        try:
+            txn = self._env.begin(write=True, buffers=False)
+        except lmdb.Error as e:
+            raise self._translated(e) from e
+        try:
+            transaction = Transaction(txn)
+            yield transaction
+            transaction.save_meta()
+            self._reserve(transaction.written, spare)
+        except BaseException as e:
+            txn.abort()
+            if isinstance(e, lmdb.Error):
                 raise self._translated(e) from e
-            try:
-                transaction = Transaction(txn)
-                yield transaction
-                transaction.save_meta()
-                self._reserve(transaction.written, spare)
-            except BaseException as e:
-                txn.abort()
-                if isinstance(e, lmdb.Error):
-                    raise self._translated(e) from e
-                raise
-            try:
-                txn.commit()
-            except lmdb.Error as e:
-                # the head may be the old or the new one: only a fresh look can tell
-                self.broken = f"the commit's outcome is unknown ({e})"
-                raise BrokenError(f"{self.path}: {self.broken}; reopen the store") from e
+            raise
+        try:
+            txn.commit()
+        except lmdb.Error as e:
+            # the head may be the old or the new one: only a fresh look can tell
+            self.broken = f"the commit's outcome is unknown ({e})"
+            raise BrokenError(f"{self.path}: {self.broken}; reopen the store") from e
 
     def _reserve(self, written: int, spare: Callable[[], bool] | None) -> None:
         """Have blocks for what the transaction may append, or fail before it begins (C4)."""

@@ -29,7 +29,6 @@ from pagestore.errors import ConflictError
 from pagestore.format import (
     BRANCH,
     SNAPSHOT,
-    Extents,
     IntArray,
     NameRecord,
     Records,
@@ -71,6 +70,10 @@ class Placed:
 
     def take(self, index: Any) -> Placed:
         return Placed(self.pages[index], self.slots[index], self.sums[index])
+
+    def at(self, pages: IntArray) -> Placed:
+        """Those of some of these pages."""
+        return self if pages is self.pages else self.take(np.searchsorted(self.pages, pages))
 
     def over(self, older: Placed) -> Placed:
         """These pages, and those of `older` that are not among them."""
@@ -251,59 +254,48 @@ class _Writer:
             onto = evolve(onto, shape=change.region.shape, dtype=change.region.dtype)
         if change.base is not None and change.kept < page_count(change.base, self._arena.page_size):
             onto = self._cut(onto, change.kept)
-        old_slots, _ = lookup(write.nodes, onto.table, change.dirty)
-        assert change.memory is not None or not len(change.dirty)
-        found = store_pages(self._arena, write, change.memory, change.dirty, old_slots)
         early = change.flushed.take(~np.isin(change.flushed.pages, change.dirty))
+        pages = np.union1d(change.dirty, early.pages) if len(early.pages) else change.dirty
+        before = self._before(onto, pages)
+        assert change.memory is not None or not len(change.dirty)
+        found = store_pages(self._arena, write, change.memory, before.at(change.dirty))
         if len(early.pages):
-            found = found.over(self._really_new(early, onto))
+            found = found.over(self._really_new(early, before.at(early.pages)))
         self._reservations += change.reservations
-        return self._redirect(onto, found)
+        return self._redirect(onto, found, before.at(found.pages)) if len(found.pages) else onto
+
+    def _before(self, region: RegionRecord, pages: IntArray) -> Placed:
+        """Where the region has some pages now (slot 0: zeros), and their checksums."""
+        slots, _ = lookup(self._write.nodes, region.table, pages)
+        sums = np.zeros(len(pages), np.uint64)
+        stored = slots != 0
+        sums[stored] = read_sums(self._write.records, slots[stored])
+        return Placed(pages, slots, sums)
 
     def _cut(self, region: RegionRecord, pages: int) -> RegionRecord:
         nodes = self._write.nodes
         table = truncate(nodes, region.table, pages, self._version)
         for gone in differences(nodes, region.table, table):
-            region = self._without(region, gone.olds())
+            lost, _, _ = expand(gone.olds())
+            region = _account(region, self._before(region, lost), Placed())
         return evolve(region, table=table)
 
-    def _without(self, region: RegionRecord, extents: Extents) -> RegionRecord:
-        pages, slots, _ = expand(extents)
-        pages, slots = pages[slots != 0], slots[slots != 0]
-        lost = content_hash(pages, read_sums(self._write.records, slots))
-        content = (region.content - lost) % (1 << 64)
-        return evolve(region, pages=region.pages - len(pages), content=content)
-
-    def _really_new(self, early: Placed, onto: RegionRecord) -> Placed:
+    def _really_new(self, early: Placed, before: Placed) -> Placed:
         """Leave out flushed pages that turned out to equal what is stored."""
-        slots, _ = lookup(self._write.nodes, onto.table, early.pages)
-        stored = np.flatnonzero(slots)
-        sums = read_sums(self._write.records, slots[stored])
-        twin = stored[sums == early.sums[stored]]
-        pages = self._arena.pages(int(max(slots.max(), early.slots.max())) + 1)
-        keep = np.ones(len(slots), np.bool_)
-        for i in twin.tolist():
-            keep[i] = pages[slots[i]].tobytes() != pages[early.slots[i]].tobytes()
-        blank = (early.sums == _zero_sum(self._arena.page_size)) & (slots == 0)
+        twins = np.flatnonzero((before.slots != 0) & (early.sums == before.sums))
+        pages = self._arena.pages(int(max(before.slots.max(), early.slots.max())) + 1)
+        keep = np.ones(len(early.pages), np.bool_)
+        for i in twins.tolist():
+            keep[i] = pages[before.slots[i]].tobytes() != pages[early.slots[i]].tobytes()
+        blank = (early.sums == _zero_sum(self._arena.page_size)) & (before.slots == 0)
         return early.take(keep & ~blank)
 
-    def _redirect(self, region: RegionRecord, found: Placed) -> RegionRecord:
-        if not len(found.pages):
-            return region
-        nodes, version = self._write.nodes, self._version
-        before, _ = lookup(nodes, region.table, found.pages)
-        one = np.ones(len(before), np.int64)
-        region = self._without(region, Extents(found.pages, one, before, one))
-        stored = found.take(found.slots != 0)
-        gained = content_hash(stored.pages, stored.sums)
-        table = update(nodes, region.table, singles(found.pages, found.slots, version), version)
-        self._placed.append(stored)
-        return evolve(
-            region,
-            table=table,
-            pages=region.pages + len(stored.pages),
-            content=(region.content + gained) % (1 << 64),
-        )
+    def _redirect(self, region: RegionRecord, found: Placed, before: Placed) -> RegionRecord:
+        version = self._version
+        new = singles(found.pages, found.slots, version)
+        self._placed.append(found.take(found.slots != 0))
+        region = _account(region, before, found)
+        return evolve(region, table=update(self._write.nodes, region.table, new, version))
 
     def finish(self) -> None:
         """Make the pages durable, and note their checksums (M2)."""
@@ -318,30 +310,33 @@ class _Writer:
                 self._write.release_reservation(number)
 
 
+def _account(region: RegionRecord, lost: Placed, gained: Placed) -> RegionRecord:
+    """Bring a region's page count and content hash up to date."""
+    pages, content = region.pages, region.content
+    for sign, placed in ((-1, lost), (1, gained)):
+        stored = placed.slots != 0
+        pages += sign * int(np.count_nonzero(stored))
+        content += sign * content_hash(placed.pages[stored], placed.sums[stored])
+    return evolve(region, pages=pages, content=content % (1 << 64))
+
+
 _EMPTY = RegionRecord(RegionId(0), "", np.dtype("u1"), ()).table
 
 
 def store_pages(
-    arena: Arena,
-    write: Write,
-    memory: np.ndarray[Any, Any] | None,
-    pages: IntArray,
-    old_slots: IntArray,
+    arena: Arena, write: Write, memory: np.ndarray[Any, Any] | None, before: Placed
 ) -> Placed:
-    """Write pages of memory to free slots; leave out those that equal what their slot holds.
+    """Write pages of memory to free slots; leave out those that equal what is stored `before`.
 
     Pages that have become zeros are given slot 0.
     """
-    if memory is None or not len(pages):
+    if memory is None or not len(before.pages):
         return Placed()
-    old_sums = np.zeros(len(pages), np.uint64)
-    stored = old_slots != 0
-    old_sums[stored] = read_sums(write.records, old_slots[stored])
     step = max(1, BATCH_BYTES // arena.page_size)
-    parts = []
-    for i in range(0, len(pages), step):
-        cut = slice(i, i + step)
-        parts.append(_store_batch(arena, write, memory, pages[cut], old_slots[cut], old_sums[cut]))
+    parts = [
+        _store_batch(arena, write, memory, before.take(slice(i, i + step)))
+        for i in range(0, len(before.pages), step)
+    ]
     return Placed(
         np.concatenate([p.pages for p in parts]),
         np.concatenate([p.slots for p in parts]),
@@ -350,29 +345,23 @@ def store_pages(
 
 
 def _store_batch(
-    arena: Arena,
-    write: Write,
-    memory: np.ndarray[Any, Any],
-    pages: IntArray,
-    old_slots: IntArray,
-    old_sums: SumArray,
+    arena: Arena, write: Write, memory: np.ndarray[Any, Any], before: Placed
 ) -> Placed:
-    batch = memory[pages]  # a copy: hashed and written from here (M1)
+    batch = memory[before.pages]  # a copy: hashed and written from here (M1)
     sums = page_sums(batch.view(np.uint8).data, arena.page_size)
     zero = sums == np.uint64(_zero_sum(arena.page_size))
     for i in np.flatnonzero(zero).tolist():
         zero[i] = not batch[i : i + 1].view(np.uint8).any()
-    same = (sums == old_sums) & (old_slots != 0)
-    if same.any():
-        slots_now = arena.pages(int(old_slots.max()) + 1)
-        for i in np.flatnonzero(same).tolist():
-            same[i] = slots_now[old_slots[i]].tobytes() == batch[i].tobytes()
-    same |= zero & (old_slots == 0)
+    same = (sums == before.sums) & (before.slots != 0)
+    for i in np.flatnonzero(same).tolist():
+        # equal checksums are not yet equal pages
+        same[i] = arena.read(int(before.slots[i])) == batch[i].tobytes()
+    same |= zero & (before.slots == 0)
     new = ~same & ~zero
-    slots = np.zeros(len(pages), np.int64)
-    slots[new] = write.take(int(new.sum()))
+    slots = np.zeros(len(batch), np.int64)
+    slots[new] = write.take(int(np.count_nonzero(new)))
     write_pages(arena, batch if new.all() else batch[new], slots[new])
-    return Placed(pages[~same], slots[~same], sums[~same])
+    return Placed(before.pages[~same], slots[~same], sums[~same])
 
 
 def write_pages(arena: Arena, batch: np.ndarray[Any, Any], slots: IntArray) -> None:

@@ -313,9 +313,9 @@ class RegionRecord:
 
     def identity(self) -> bytes:
         """What the version's root hash says of this region: not where its pages are."""
-        return repr(
-            (self.id, self.name, dtype_text(self.dtype), self.shape, self.pages, self.content)
-        ).encode()
+        numbers = (self.id, self.pages, self.content, *self.shape)
+        text = f"{self.name}\0{dtype_text(self.dtype)}".encode()
+        return struct.pack(f"<{len(numbers) + 1}Q", len(text), *numbers) + text
 
     def pack(self) -> bytes:
         name, descr = self.name.encode(), dtype_text(self.dtype).encode()
@@ -372,6 +372,7 @@ class VersionRecord:
         return head + message + b"".join(r.pack() for r in self.regions.values())
 
     @classmethod
+    @functools.lru_cache(256)
     def unpack(cls, raw: bytes) -> VersionRecord:
         vid, parent, time, keep, root, n_message, n_regions = _VERSION.unpack_from(raw)
         at = _VERSION.size + n_message

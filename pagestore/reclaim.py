@@ -19,6 +19,7 @@ from pagestore.catalog import Transaction
 from pagestore.engine import Engine, Write
 from pagestore.errors import NotFoundError
 from pagestore.format import (
+    NAMED,
     NO_VERSION,
     NODE,
     UNKEPT,
@@ -53,7 +54,7 @@ def drop_unkept(
         How many versions were dropped.
     """
     records = write.records
-    before = [VersionId(key_numbers(k)[0]) for k, _ in records.scan(UNKEPT)]
+    before = [VersionId(key_numbers(k)[0]) for k in records.keys(UNKEPT)]
     todo = [v for v in dict.fromkeys([*touched, *before]) if v != NO_VERSION]
     dropped = 0
     while todo:
@@ -63,7 +64,7 @@ def drop_unkept(
         except NotFoundError:
             continue
         children = records.children(version)
-        if record.keep or records.names_of(version) or len(children) > 1:
+        if record.keep or len(children) > 1 or records.has(number_key(NAMED, version)):
             records.delete(number_key(UNKEPT, version))
             continue
         if not engine.pins.try_exclusive(version, mine=int(version == leaving)):

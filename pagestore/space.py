@@ -39,7 +39,7 @@ from pagestore.format import (
 LOG_RECORDS = 64
 LOG_RUNS = 1 << 15
 SHORT_RUN = 64  # slots: below this, growing beats filling gaps while garbage is small
-GARBAGE = 4  # the arena grows rather than use short runs while under 1/4 of it is free
+GARBAGE = 2  # the arena grows rather than use short runs while under 1/2 of it is free
 GROW_LEAST = 256
 GROW_MOST = 16384
 

@@ -9,8 +9,11 @@ happens within a region is the business of `draft`; how pages are stored, that o
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -23,15 +26,30 @@ from pagestore.commit import Committed, RegionChange, check_conflicts, commit, d
 from pagestore.diff import page_count
 from pagestore.draft import Draft
 from pagestore.engine import Engine
-from pagestore.errors import ExistsError, InvalidError, NotFoundError, ReadOnlyError
-from pagestore.format import Extents, RegionId, RegionRecord, VersionRecord, check_name
+from pagestore.errors import (
+    CorruptionError,
+    ExistsError,
+    InvalidError,
+    NotFoundError,
+    ReadOnlyError,
+)
+from pagestore.format import (
+    Extents,
+    RegionId,
+    RegionRecord,
+    VersionRecord,
+    check_message,
+    check_name,
+    dtype_from_text,
+    dtype_text,
+)
 from pagestore.history import Version
 from pagestore.pagetable import Difference
 from pagestore.view import View, check_range
 from pagestore.wiring import Wiring
 
 MAX_PAGES = 1 << 40
-FLUSH_CHECK_SECONDS = 0.05
+CHECK_SECONDS = 0.05
 
 
 class Workspace(View):
@@ -49,9 +67,10 @@ class Workspace(View):
         super().__init__(engine, record, pin)
         self.branch = branch
         self._lock = threading.RLock()
+        _workspaces.add(self)
         self._drafts: dict[str, Draft] = {}
         self._deleted: dict[str, RegionRecord] = {}
-        self._next_flush_check = 0.0
+        self._next_check = 0.0
         self._adopt(record)
 
     def __exit__(
@@ -258,7 +277,7 @@ class Workspace(View):
         self._deleted.clear()
         self._adopt(record)
         self._anchor.move(done.pin)
-        if kernel.private_bytes() > self._engine.private_limit:
+        if self._is_large():
             for draft in self._drafts.values():
                 draft.release()
 
@@ -389,16 +408,30 @@ class Workspace(View):
                 draft.flush()
 
     def _flush_if_large(self) -> None:
-        """Flush once private memory takes more than its share (looked at now and then)."""
-        now = time.monotonic()
-        if now < self._next_flush_check:
-            return
-        self._next_flush_check = now + FLUSH_CHECK_SECONDS
-        limit = self._engine.private_limit
-        if kernel.private_bytes() > limit:
+        if self._is_large():
             pending = sum(draft.pending_bytes() for draft in self._drafts.values())
-            if pending > limit / 4:
+            if pending > self._engine.private_limit / 4:
                 self.flush()
+
+    def _is_large(self) -> bool:
+        """Whether private memory takes more than its share; looked at now and then."""
+        now = time.monotonic()
+        if now < self._next_check:
+            return False
+        self._next_check = now + CHECK_SECONDS
+        return kernel.private_bytes() > self._engine.private_limit
+
+
+_workspaces: weakref.WeakSet[Workspace] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # in the child everything raises, and must not wait for a thread that was left behind
+    for workspace in list(_workspaces):
+        workspace._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _dtype(dtype: Any) -> np.dtype[Any]:

@@ -66,7 +66,7 @@ def small_store(path, **options):
         return contents(store)
 
 
-def python(code, *args, uid=None, timeout=TIMEOUT, **options):
+def python(code, *args, timeout=TIMEOUT, **options):
     """Run code in an interpreter of its own; a signal that kills it is a failure."""
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", code, *map(str, args)],
@@ -74,7 +74,6 @@ def python(code, *args, uid=None, timeout=TIMEOUT, **options):
         capture_output=True,
         text=True,
         timeout=timeout,
-        preexec_fn=None if uid is None else lambda: _become(uid),
         check=False,
         **options,
     )
@@ -82,7 +81,8 @@ def python(code, *args, uid=None, timeout=TIMEOUT, **options):
     return done
 
 
-def _become(uid):
+def become(uid):
+    """Give up every privilege for those of another user."""
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)

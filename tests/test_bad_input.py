@@ -4,6 +4,7 @@ import os
 import shutil
 import struct
 import tempfile
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from pagestore import (
     ReadOnlyError,
 )
 from pagestore.format import FORMAT_VERSION, MAX_NAME, META, Meta, seal, unseal
-from tests.damage import assert_clean, contents, in_child, python, small_store
+from tests.damage import assert_clean, become, contents, in_child, python, small_store
 
 NOBODY = 65534
 
@@ -204,7 +205,7 @@ def test_a_newer_catalog(made):
     rewrite_meta(path, lambda _: old)
 
 
-@pytest.mark.parametrize("cut", [0, 3, 4, 20, 77])
+@pytest.mark.parametrize("cut", [0, 3, 4, 20, 76])
 def test_a_meta_record_of_the_wrong_size(made, cut):
     path = made[0]
     old = rewrite_meta(path, lambda raw: raw[:cut])
@@ -228,26 +229,21 @@ def test_a_catalog_of_another_page_size(made):
 
 # ----------------------------------------------------------------------------------- permissions
 
-LOOK = """
-import sys, pagestore
-from tests.damage import contents
-try:
-    with pagestore.open(sys.argv[1], sys.argv[2]) as store:
-        assert list(store.check(data=True)) == []
-        print("contents", hash_of := __import__("hashlib").sha256(repr(contents(store)).encode()).hexdigest())
-        try:
-            store.snapshot("no")
-        except pagestore.ReadOnlyError:
-            print("refused")
-except pagestore.PagestoreError as error:
-    print(type(error).__name__, error)
-"""
-
-
-def digest(found):
-    import hashlib
-
-    return hashlib.sha256(repr(found).encode()).hexdigest()
+def look_as_nobody(path, mode):
+    """What an unprivileged process makes of a store."""
+    become(NOBODY)
+    try:
+        with pagestore.open(path, mode) as store:
+            found = repr(contents(store)) + "".join(map(str, store.check(data=True)))
+            try:
+                store.snapshot("no")
+            except ReadOnlyError:
+                return found
+            return "a snapshot was made"
+    except PagestoreError as error:
+        return f"{type(error).__name__} {error}"
+    except BaseException as error:
+        return f"not of the tree: {error!r}"
 
 
 @pytest.fixture
@@ -258,14 +254,9 @@ def public():
     top = Path(tempfile.mkdtemp())
     top.chmod(0o755)
     before = small_store(top / "store")
-
-    def look(mode, path=top / "store"):
-        return python(LOOK, path, mode, uid=NOBODY)
-
-    if "ModuleNotFoundError" in look("r", top).stderr:
-        shutil.rmtree(top)
-        pytest.skip("an unprivileged process cannot import the package here")
-    yield top / "store", before, look
+    yield top / "store", before, lambda mode, at="store": in_child(
+        lambda: look_as_nobody(top / at, mode)
+    )
     with pagestore.open(top / "store") as store:
         assert contents(store) == before
         assert_clean(store)
@@ -277,15 +268,13 @@ def public():
 def test_no_permission_to_write(public, mode, lock):
     path, _, look = public
     (path / "catalog-lock").chmod(lock)
-    done = look(mode)
-    assert done.stdout.startswith("ReadOnlyError"), done
+    assert look(mode).startswith("ReadOnlyError")
 
 
 def test_no_permission_to_write_but_to_read(public):
     path, before, look = public
     (path / "catalog-lock").chmod(0o666)
-    done = look("r")
-    assert done.stdout.split() == ["contents", digest(before), "refused"], done
+    assert look("r") == repr(before)
 
 
 @pytest.mark.parametrize(
@@ -295,9 +284,9 @@ def test_a_reader_is_told_which_file_it_cannot_use(public, name, mode):
     path, _, look = public
     (path / "catalog-lock").chmod(0o666)
     (path / name).chmod(mode)
-    done = look("r")
-    assert done.stdout.startswith("ReadOnlyError"), done
-    assert name in done.stdout
+    said = look("r")
+    assert said.startswith("ReadOnlyError")
+    assert name in said
 
 
 @pytest.mark.parametrize("name", ["arena", "catalog", ""])
@@ -306,16 +295,15 @@ def test_no_permission_to_read(public, name, mode):
     path, _, look = public
     (path / "catalog-lock").chmod(0o666)
     (path / name).chmod(0o600)
-    done = look(mode)
-    assert "Error" in done.stdout, done
-    assert str(path) in done.stdout
+    said = look(mode)
+    assert said.startswith("ReadOnlyError")
+    assert str(path) in said
     (path / name).chmod(0o755)
 
 
 def test_no_permission_to_create(public):
     path, _, look = public
-    done = look("a", path.parent / "new")
-    assert done.stdout.startswith("ReadOnlyError"), done
+    assert look("a", "new").startswith("ReadOnlyError")
     assert [p.name for p in path.parent.iterdir()] == ["store"]
 
 
@@ -481,13 +469,14 @@ def dtypes():
     yield np.dtype([])
     yield np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [4, 0]})
     yield np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [0, 2]})
+    yield np.dtype([(f"field{i}", "i4") for i in range(5000)])
     yield 3
     yield ("i4", -1)
     if hasattr(np.dtypes, "StringDType"):
         yield np.dtypes.StringDType()
 
 
-@pytest.mark.parametrize("dtype", dtypes(), ids=str)
+@pytest.mark.parametrize("dtype", list(dtypes()), ids=lambda d: str(d)[:40])
 def test_bad_dtypes(opened, dtype):
     with opened.begin() as ws:
         with pytest.raises(InvalidError):
@@ -825,8 +814,6 @@ with pagestore.open({str(tmp_path / "s")!r}) as store:
 
 def test_a_fork_amid_a_commit(tmp_path):
     """The child inherits a held lock; it must raise, not wait for a thread that it has not."""
-    import threading
-
     with pagestore.open(tmp_path / "s") as store:
         ws = store.begin()
         ws.create("x", 10)

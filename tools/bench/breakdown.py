@@ -12,8 +12,11 @@ import importlib
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from tools.bench.floor import Floor
+from tools.bench.workload import FIRST, REGION, Bench, Changes, first_byte
 
 STEPS = {
     "pagestore.dirty.userfault:UserfaultTracker.written": "scan (dirty pages)",
@@ -73,6 +76,17 @@ STEPS = {
     "pagestore.wiring:Wiring._copy_pages": "wiring: copy pages",
     "pagestore.wiring:MappingBudget.take": "wiring: budget",
     "pagestore.commit:commit": "commit(): rest",
+    "pagestore.commit:differing": "commit: differing",
+    "pagestore.commit:store_pages": "commit: store pages, rest",
+    "pagestore.commit:_Writer.apply": "commit: apply, rest",
+    "pagestore.commit:_Writer._redirect": "commit: redirect, rest",
+    "pagestore.commit:_Writer._without": "commit: without, rest",
+    "pagestore.commit:_Writer.finish": "commit: finish, rest",
+    "pagestore.pagetable:_push": "table: push (merge)",
+    "pagestore.pagetable:flatten": "table: flatten",
+    "pagestore.pagetable:resolve": "table: resolve",
+    "pagestore.pagetable:singles": "table: singles",
+    "pagestore.pagetable:expand": "table: expand",
     "pagestore.store:Store.snapshot": "store.snapshot: rest",
     "pagestore.store:Store.view": "store.view: rest",
     "pagestore.view:View.__getitem__": "view[...]: rest",
@@ -166,8 +180,14 @@ class Clock:
         catalog.Catalog._open = lambda self: Env(opened(self))
         catalog.Transaction.__init__ = lambda self, txn: begun(self, getattr(txn, "txn", txn))
 
-    def measure(self, n: int, prepare: Callable[[int], Any], act: Callable[[int], Any]) -> str:
-        """Run `act` n times; return a table of its steps, in µs a run."""
+    def table(
+        self,
+        what: str,
+        n: int,
+        act: Callable[[int], Any],
+        prepare: Callable[[int], Any] = lambda i: None,
+    ) -> Iterator[str]:
+        """Run `act` n times; return its steps in µs a run, largest first."""
         self.own.clear()
         self.calls.clear()
         total = 0.0
@@ -179,10 +199,72 @@ class Clock:
             total += time.perf_counter() - start
             self.on = False
         rows = sorted(self.own.items(), key=lambda item: -item[1])
-        named = sum(self.own.values())
-        rows.append(("(outside every step)", total - named))
-        lines = [f"{'total (mean)':34}{total / n * 1e6:10.1f} µs"]
+        yield f"\n## {what}: {total / n * 1e6:,.0f} µs (mean of {n})\n"
+        rows.append(("(outside every step)", total - sum(self.own.values())))
         for label, took in rows:
-            calls = self.calls.get(label, n) / n
-            lines.append(f"  {label:32}{took / n * 1e6:10.1f} µs  {calls:6.1f} calls")
-        return "\n".join(lines)
+            if took * 1000 > total:
+                calls = self.calls.get(label, n) / n
+                yield f"    {label:32}{took / n * 1e6:10,.1f} µs{calls:9.1f} calls"
+
+
+def run(bench: Bench) -> Iterator[str]:
+    """Tables of steps, as Markdown."""
+    clock = Clock()
+    clock.install()
+    yield f"Own time of each step, {time.ctime()}; gone: {', '.join(clock.missing) or 'none'}"
+    with bench.copy(bench.large) as store, store.begin() as ws:
+        changes = Changes(ws, ws[REGION])
+        for k, warm, n in ((4, 20, 100), (bench.many, 20, 12), (100, 50, 100), (4, 50, 100)):
+            kind = "young" if warm == 20 and k == 4 else "steady"
+            yield from _commits(bench, clock, changes, k, warm, n, kind, lambda i: ws.commit())
+        for k, n in ((4, 60), (100, 60), (bench.many, 6)):
+            yield from _commits(
+                bench, clock, changes, k, 2, n, "each named",
+                lambda i, k=k, n=n: ws.snapshot(f"{k}-{n}-{i}"),
+            )  # fmt: skip
+        yield from _floored(bench, clock, "store.snapshot", lambda i: store.snapshot(f"x{i}"))
+        yield from _floored(bench, clock, "workspace.snapshot", lambda i: ws.snapshot(f"y{i}"))
+
+        def look(ref: str) -> None:
+            with store.view(ref) as view:
+                first_byte(view)
+
+        yield from clock.table("open a view, first byte, close: whole", 30, lambda i: look(FIRST))
+        ref = f"{bench.many}-6-5"
+        yield from clock.table("the same: in 100,000 pieces", 5, lambda i: look(ref))
+
+
+def _commits(
+    bench: Bench,
+    clock: Clock,
+    changes: Changes,
+    k: int,
+    warm: int,
+    n: int,
+    kind: str,
+    commit: Callable[[int], Any],
+) -> Iterator[str]:
+    floor = Floor(bench.path("floor"), k)
+    least: list[float] = []
+
+    def prepare(i: int) -> None:
+        changes.make(k)
+        least.append(floor.commit(changes.memory, changes.pages))
+
+    for i in range(warm):
+        prepare(i)
+        commit(-1 - i)
+    least.clear()
+    yield from clock.table(f"commit of {k:,} pages, {kind}", n, commit, prepare)
+    yield f"  (floor, mean: {sum(least) / n * 1e6:,.0f} µs)"
+    floor.close()
+
+
+def _floored(bench: Bench, clock: Clock, what: str, act: Callable[[int], Any]) -> Iterator[str]:
+    floor = Floor(bench.path("floor"))
+    least: list[float] = []
+    yield from clock.table(
+        f"{what} of an unchanged head", 100, act, lambda i: least.append(floor.record())
+    )
+    yield f"  (empty commit, mean: {sum(least) / 100 * 1e6:,.0f} µs)"
+    floor.close()

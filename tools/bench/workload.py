@@ -58,16 +58,23 @@ class Bench:
                 ws.snapshot(FIRST)
         return self._shared[key]
 
+    def forget(self, nbytes: int) -> None:
+        """Remove such a store, where nobody will need it again."""
+        shutil.rmtree(self._shared.pop(f"pristine-{nbytes}"))
+
     @contextlib.contextmanager
     def copy(self, nbytes: int) -> Iterator[pagestore.Store]:
         """The same, to be changed, and gone afterwards."""
         path = self.path("copy")
-        subprocess.run(["cp", "-r", str(self.pristine(nbytes)), str(path)], check=True)
+        self.copy_to(path, nbytes)
         try:
             with pagestore.open(path) as store:
                 yield store
         finally:
             shutil.rmtree(path)
+
+    def copy_to(self, path: Path, nbytes: int) -> None:
+        subprocess.run(["cp", "-r", str(self.pristine(nbytes)), str(path)], check=True)
 
     def share(self, key: str) -> tuple[Path, bool]:
         """A path that questions share, and whether it still has to be filled."""
