@@ -330,6 +330,12 @@ class Catalog:
                 if size < 1 << 26:
                     raise FullError(f"{self.path}: no address space for the catalog") from e
             except lmdb.Error as e:
+                lock = Path(f"{self.path}-lock")
+                if lock.exists() and not os.access(lock, os.W_OK):
+                    raise ReadOnlyError(
+                        f"{lock} may not be written, which readers must too: allow it, or mount "
+                        "the file system read-only"
+                    ) from e
                 raise self._translated(e) from e
         self._check_size(env)
         return env

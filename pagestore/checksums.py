@@ -22,37 +22,80 @@ from pagestore.format import (
 _SIZE = SUMS_CHUNK * 8
 
 
-def _chunks(slots: IntArray) -> tuple[IntArray, list[bytes]]:
-    chunks = sorted_unique(slots // SUMS_CHUNK)
-    return chunks, [number_key(SUMS, c) for c in chunks.tolist()]
-
-
 def read_sums(records: Records, slots: IntArray) -> SumArray:
     """Checksums of the pages in some slots (in any order)."""
     if not len(slots):
         return np.empty(0, np.uint64)
-    chunks, keys = _chunks(slots)
-    found = records.get_many(keys)
-    try:
-        raw = b"".join([found[k] for k in keys])
-    except KeyError as e:
-        raise CorruptionError("the checksums of slots in use are missing") from e
-    if len(raw) != _SIZE * len(keys):
-        raise CorruptionError("a record of checksums has the wrong size")
-    table = np.frombuffer(raw, np.uint64).reshape(-1, SUMS_CHUNK)
-    return table[np.searchsorted(chunks, slots // SUMS_CHUNK), slots % SUMS_CHUNK]
+    chunks = sorted_unique(slots // SUMS_CHUNK)
+    table = _load(records, chunks, missing=False)
+    sums: SumArray = table[np.searchsorted(chunks, slots // SUMS_CHUNK), slots % SUMS_CHUNK]
+    return sums
 
 
 def write_sums(records: Records, slots: IntArray, sums: SumArray) -> None:
     """Note the checksums of pages that were written to some slots."""
     if not len(slots):
         return
-    chunks, keys = _chunks(slots)
-    found = records.get_many(keys)
-    table = np.zeros((len(keys), SUMS_CHUNK), np.uint64)
-    for i, key in enumerate(keys):
-        if key in found:
-            table[i] = np.frombuffer(found[key], np.uint64)
+    chunks = sorted_unique(slots // SUMS_CHUNK)
+    table = _load(records, chunks, missing=True)
     table[np.searchsorted(chunks, slots // SUMS_CHUNK), slots % SUMS_CHUNK] = sums
-    for i, key in enumerate(keys):
-        records.put(key, table[i].tobytes())
+    for i, chunk in enumerate(chunks.tolist()):
+        records.put(number_key(SUMS, chunk), table[i].tobytes())
+
+
+def _load(records: Records, chunks: IntArray, *, missing: bool) -> SumArray:
+    keys = [number_key(SUMS, c) for c in chunks.tolist()]
+    found = records.get_many(keys)
+    blank = bytes(_SIZE) if missing else b""
+    raw = b"".join([found.get(key, blank) for key in keys])
+    if len(raw) != _SIZE * len(keys):
+        raise CorruptionError("the checksums of slots in use are missing, or of the wrong size")
+    return np.frombuffer(raw, np.uint64).reshape(-1, SUMS_CHUNK).copy()
+
+
+class KnownSums:
+    """The checksums that this process has seen, one word a slot.
+
+    Believed, as the free slots are, only while no other process has committed in between.
+    """
+
+    def __init__(self) -> None:
+        self._sums: SumArray = np.zeros(0, np.uint64)
+        self._known = np.zeros(0, np.bool_)
+        self._seen = -1
+
+    def begin(self, transaction: int) -> None:
+        """Forget all unless the last transaction was this process's."""
+        if self._seen != transaction - 1:
+            self._known[:] = False
+        self._seen = -1  # an aborted transaction leaves nothing to believe
+
+    def committed(self, transaction: int) -> None:
+        """A transaction of this process is durable: what is known stands."""
+        self._seen = transaction
+
+    def read(self, records: Records, slots: IntArray) -> SumArray:
+        """As `read_sums`, asking the catalog only for what is not known."""
+        self._make_room(slots)
+        unknown = slots[~self._known[slots]]
+        if len(unknown):
+            self._note(unknown, read_sums(records, unknown))
+        sums: SumArray = self._sums[slots]
+        return sums
+
+    def write(self, records: Records, slots: IntArray, sums: SumArray) -> None:
+        """As `write_sums`."""
+        write_sums(records, slots, sums)
+        self._make_room(slots)
+        self._note(slots, sums)
+
+    def _note(self, slots: IntArray, sums: SumArray) -> None:
+        self._sums[slots] = sums
+        self._known[slots] = True
+
+    def _make_room(self, slots: IntArray) -> None:
+        short = int(slots.max(initial=-1)) + 1 - len(self._sums)
+        if short > 0:
+            short += len(self._sums) >> 3
+            self._sums = np.concatenate((self._sums, np.zeros(short, np.uint64)))
+            self._known = np.concatenate((self._known, np.zeros(short, np.bool_)))

@@ -22,7 +22,6 @@ import numpy as np
 from attrs import define, evolve, field
 
 from pagestore.arena import Arena
-from pagestore.checksums import read_sums, write_sums
 from pagestore.diff import changed_pages, page_count
 from pagestore.engine import Engine, Write
 from pagestore.errors import ConflictError
@@ -269,7 +268,7 @@ class _Writer:
         slots, _ = lookup(self._write.nodes, region.table, pages)
         sums = np.zeros(len(pages), np.uint64)
         stored = slots != 0
-        sums[stored] = read_sums(self._write.records, slots[stored])
+        sums[stored] = self._write.sums.read(self._write.records, slots[stored])
         return Placed(pages, slots, sums)
 
     def _cut(self, region: RegionRecord, pages: int) -> RegionRecord:
@@ -302,7 +301,9 @@ class _Writer:
         if self._placed:
             self._arena.sync()
             slots = np.concatenate([p.slots for p in self._placed])
-            write_sums(self._write.records, slots, np.concatenate([p.sums for p in self._placed]))
+            self._write.sums.write(
+                self._write.records, slots, np.concatenate([p.sums for p in self._placed])
+            )
             for number in self._reservations:
                 self._write.release_reservation(number, slots)
         else:

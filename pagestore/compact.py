@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from attrs import evolve, frozen
 
-from pagestore.checksums import read_sums, write_sums
 from pagestore.engine import Engine, Write
 from pagestore.errors import CorruptionError
 from pagestore.format import (
@@ -130,13 +129,13 @@ def _in_order(write: Write, versions: dict[VersionId, VersionRecord]) -> Iterato
 
 def _move(engine: Engine, write: Write, versions: Iterable[VersionRecord], slots: IntArray) -> None:
     target = write.take(len(slots), long=True)
-    sums = read_sums(write.records, slots)
+    sums = write.sums.read(write.records, slots)
     step = max(1, BATCH_BYTES // engine.page_size)
     for i in range(0, len(slots), step):
         cut = slice(i, i + step)
         _copy(engine, slots[cut], target[cut], sums[cut])
     engine.arena.sync()
-    write_sums(write.records, target, sums)
+    write.sums.write(write.records, target, sums)
     moves = np.arange(write.space.slots)
     moves[slots] = target
     _rewrite(write.nodes, versions, moves)

@@ -13,6 +13,7 @@ as records; what they mean is the business of the layers above.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -27,6 +28,7 @@ from attrs import evolve
 from pagestore import kernel
 from pagestore.arena import Arena
 from pagestore.catalog import Catalog, Transaction
+from pagestore.checksums import KnownSums
 from pagestore.dirty import Tracker, choose
 from pagestore.errors import (
     BrokenError,
@@ -59,7 +61,7 @@ from pagestore.format import (
     runs_of,
     unpack_runs,
 )
-from pagestore.pagetable import NodeCache, Nodes
+from pagestore.pagetable import DenseLeaves, NodeCache, Nodes
 from pagestore.pins import Pin, Pins
 from pagestore.space import Space, expand_runs, slot_runs
 
@@ -73,7 +75,11 @@ class Write:
     def __init__(self, engine: Engine, records: Transaction) -> None:
         self._engine = engine
         self.records = records
-        self.nodes = Nodes(records, engine.cache, records.meta.moves, records.new_node)
+        self.nodes = Nodes(
+            records, engine.cache, records.meta.moves, records.new_node, engine.dense
+        )
+        self.sums = engine.sums
+        self.sums.begin(records.id)
         self.head: VersionRecord | None = None  # the version it makes, if any
         self._space: Space | None = None
 
@@ -132,7 +138,9 @@ class Engine:
         self.private_limit = flush_share * kernel.total_memory()  # bytes
         self.pid = os.getpid()
         self.cache = NodeCache()
+        self.dense = DenseLeaves()
         self.space = Space()
+        self.sums = KnownSums()
         self.lock = threading.RLock()
         self.closed = False
         self.tracker: Tracker = choose(tracking)
@@ -141,7 +149,7 @@ class Engine:
             self.catalog = _open_catalog(path, writable)
             try:
                 self._verify_identity()
-                self.pins = Pins(path / PINS)
+                self.pins = _open_pins(path)
             except BaseException:
                 self.catalog.close()
                 raise
@@ -226,8 +234,10 @@ class Engine:
                 raise
             finally:
                 self.pins.end_exclusive()
-            if write.records.written:  # LMDB gives one that wrote nothing no number
-                self.space.committed(transaction)
+            if not write.records.written:
+                transaction -= 1  # LMDB gives one that wrote nothing no number
+            self.space.committed(transaction)
+            self.sums.committed(transaction)
             write.nodes.committed()
             if write.head is not None:
                 self._note_head(write.head, write.records.meta.next_version)
@@ -347,14 +357,19 @@ def attach(
     writable = mode != "r"
     if mode == "x" and os.path.lexists(path):
         raise ExistsError(f"{path} exists already")
-    if mode in "ax" and not _has_content(path):
-        create(path, page_size, keep_all)
-    if not os.path.lexists(path):
-        raise NotFoundError(f"there is no store at {path}")
-    if not path.is_dir():
-        raise FormatError(f"{path} is not a pagestore: it is a file, and a store is a directory")
-    with _registry_lock:
+    try:
+        if mode in "ax" and not _has_content(path):
+            create(path, page_size, keep_all)
+        if not os.path.lexists(path):
+            raise NotFoundError(f"there is no store at {path}")
+        if not path.is_dir():
+            raise FormatError(
+                f"{path} is not a pagestore: it is a file, and a store is a directory"
+            )
         stat = path.stat()
+    except OSError as e:
+        raise _refused(path, e) from e
+    with _registry_lock:
         key = (stat.st_dev, stat.st_ino)
         engine = _registry.get(key)
         if engine is None:
@@ -434,9 +449,7 @@ def _open_arena(path: Path, writable: bool) -> Arena:
             raise CorruptionError(f"{path}: the arena is missing") from None
         raise FormatError(f"{path} is not a pagestore: it holds no arena") from None
     except OSError as e:
-        if isinstance(e, PagestoreError):
-            raise
-        raise _refused(path, e) from e
+        raise _refused(path / ARENA, e) from e
 
 
 def _open_catalog(path: Path, writable: bool) -> Catalog:
@@ -448,17 +461,33 @@ def _open_catalog(path: Path, writable: bool) -> Catalog:
     except FileNotFoundError:
         raise CorruptionError(f"{path}: the catalog is missing") from None
     except OSError as e:
-        if isinstance(e, PagestoreError):
-            raise
-        raise _refused(path, e) from e
+        raise _refused(file, e) from e
+
+
+def _open_pins(path: Path) -> Pins:
+    try:
+        return Pins(path / PINS)
+    except FileNotFoundError:
+        raise ReadOnlyError(f"{path / PINS} is missing, and may not be made here") from None
+    except OSError as e:
+        raise _refused(path / PINS, e) from e
+
+
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_WRONG = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def _refused(path: Path, e: OSError) -> PagestoreError:
+    """What the caller can do about a refusal of the file system."""
     if isinstance(e, PagestoreError):
         return e
-    if e.errno in (28, 122):
-        return FullError(f"{path}: no space left")
-    return ReadOnlyError(f"{path}: {e.strerror or e}")
+    what = f"{path}: {e.strerror or e}"
+    if e.errno in _PASSING:
+        return FullError(what)
+    if e.errno in _WRONG:
+        return InvalidError(what)
+    return ReadOnlyError(what) if e.errno in _FORBIDDEN else BrokenError(what)
 
 
 def _sync_directory(path: Path) -> None:

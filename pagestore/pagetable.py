@@ -55,6 +55,8 @@ from pagestore.format import (
 INLINE_MAX = 96  # extents in a leaf itself: 1.5 KiB, under LMDB's limit for a small value
 MERGE_RATIO = 2  # a run is merged while it is at most this many times the size of what is new
 CACHED_EXTENTS = 1 << 21
+WORTH_PAINTING = 256  # extents
+DENSE_PAGES = 1 << 22  # in all painted leaves together: 64 MiB of memory
 DENSE = 1 << 13  # extents: from here on a leaf's pages are painted one by one
 
 
@@ -95,6 +97,71 @@ class NodeCache:
                 self._weight -= _weight(self._nodes.popitem(last=False)[1])
 
 
+class DenseLeaves:
+    """Leaves painted page by page, for whoever commits to them again and again.
+
+    Only for write transactions, of which there is one at a time: a commit repaints in place.
+    """
+
+    def __init__(self) -> None:
+        self._leaves: OrderedDict[tuple[int, int], Painted] = OrderedDict()
+
+    def get(self, key: tuple[int, int]) -> Painted | None:
+        found = self._leaves.get(key)
+        if found is not None:
+            self._leaves.move_to_end(key)
+        return found
+
+    def put(self, key: tuple[int, int], painted: Painted) -> None:
+        self._leaves[key] = painted
+        while sum(len(p.slot) for p in self._leaves.values()) > DENSE_PAGES:
+            self._leaves.popitem(last=False)
+
+    def repaint(self, old: tuple[int, int], new: tuple[int, int], extents: Extents) -> None:
+        """Let what was painted for a leaf show the one that replaced it."""
+        painted = self._leaves.pop(old, None)
+        if painted is not None:
+            self.put(new, painted.over(extents))
+
+
+@frozen(eq=False)
+class Painted:
+    """Slot (-1: never written, 0: zeros) and birth of every page from a leaf's first on."""
+
+    slot: IntArray
+    birth: IntArray
+
+    @classmethod
+    def of(cls, stack: Sequence[Extents]) -> Painted:
+        """Paint runs, newest first, over each other."""
+        end = max((int(run.page[-1] + run.length[-1]) for run in stack if len(run)), default=0)
+        painted = cls(np.full(end, -1, np.int64), np.zeros(end, np.int64))
+        for run in reversed(stack):
+            painted = painted.over(run)
+        return painted
+
+    def over(self, run: Extents) -> Painted:
+        """Paint one more run; in place where it fits."""
+        if not len(run):
+            return self
+        short = int(run.page[-1] + run.length[-1]) - len(self.slot)
+        painted = self
+        if short > 0:
+            painted = Painted(
+                np.concatenate((self.slot, np.full(short, -1, np.int64))),
+                np.concatenate((self.birth, np.zeros(short, np.int64))),
+            )
+        pages, slots, births = expand(run)
+        painted.slot[pages], painted.birth[pages] = slots, births
+        return painted
+
+    def at(self, pages: IntArray) -> tuple[IntArray, IntArray]:
+        """Slot (0: zeros) and birth of some pages."""
+        inside = np.minimum(pages, len(self.slot) - 1)
+        slot = np.where(pages < len(self.slot), np.maximum(self.slot[inside], 0), 0)
+        return slot, np.where(pages < len(self.slot), self.birth[inside], 0)
+
+
 def _weight(value: Leaf | Extents) -> int:
     return 64 + (len(value) if isinstance(value, Extents) else len(value.inline))
 
@@ -107,6 +174,8 @@ class Nodes:
     cache: NodeCache
     moves: int
     new_id: Callable[[], NodeId] | None = None  # None: read-only
+    dense: DenseLeaves | None = None
+    _replaced: list[tuple[int, int, Extents]] = field(factory=list)
     _fresh: dict[int, Leaf | Extents] = field(factory=dict)
 
     def leaf(self, node: int) -> Leaf:
@@ -146,6 +215,26 @@ class Nodes:
         """Share the nodes that this transaction wrote, now that they are durable."""
         for node, value in self._fresh.items():
             self.cache.put((self.moves, node), value)
+        if self.dense is not None:
+            for old, new, extents in self._replaced:
+                self.dense.repaint((self.moves, old), (self.moves, new), extents)
+
+    def replaced(self, old: int, new: int, extents: Extents) -> None:
+        """Note that a leaf took the place of another, with these extents on top."""
+        self._replaced.append((old, new, extents))
+
+    def locate(self, node: int, pages: IntArray) -> tuple[IntArray, IntArray]:
+        """Slot (0: zeros) and birth of some sorted pages of a leaf."""
+        painted = self.dense.get((self.moves, node)) if self.dense is not None else None
+        if painted is None:
+            stack = stack_of(self, node)
+            # a leaf of this transaction has what is asked of it on top: no need to paint it
+            small = node in self._fresh or sum(map(len, stack)) < WORTH_PAINTING
+            if self.dense is None or small:
+                return resolve(stack, pages)[:2]
+            painted = Painted.of(stack)
+            self.dense.put((self.moves, node), painted)
+        return painted.at(pages)
 
     def _raw(self, node: int) -> bytes:
         raw = self.records.get(number_key(NODE, node))
@@ -186,13 +275,10 @@ def flatten(stack: Sequence[Extents], *, keep_zeros: bool = False) -> Extents:
 
 def _flatten_dense(stack: Sequence[Extents], *, keep_zeros: bool) -> Extents:
     """Overlay many extents by painting every page: faster than sorting once most are short."""
-    end = max(int(run.page[-1] + run.length[-1]) for run in stack)
-    slot, birth = np.full(end, -1, np.int64), np.zeros(end, np.int64)
-    for run in reversed(stack):
-        pages, slots, births = expand(run)
-        slot[pages], birth[pages] = slots, births
-    page = np.flatnonzero(slot >= 0 if keep_zeros else slot > 0)
-    return join_up(Extents(page, np.ones(len(page), np.int64), slot[page], birth[page]))
+    painted = Painted.of(stack)
+    page = np.flatnonzero(painted.slot >= 0 if keep_zeros else painted.slot > 0)
+    one = np.ones(len(page), np.int64)
+    return join_up(Extents(page, one, painted.slot[page], painted.birth[page]))
 
 
 def resolve(stack: Sequence[Extents], pages: IntArray) -> tuple[IntArray, IntArray, Any]:
@@ -299,7 +385,7 @@ def lookup(nodes: Nodes, table: Table, pages: IntArray) -> tuple[IntArray, IntAr
         return slot, birth
     for base, node in leaves(nodes, table, sorted_unique(pages >> LEAF_BITS)):
         a, b = np.searchsorted(pages, (base, base + LEAF_SPAN))
-        slot[a:b], birth[a:b], _ = resolve(stack_of(nodes, node), pages[a:b] - base)
+        slot[a:b], birth[a:b] = nodes.locate(node, pages[a:b] - base)
     return slot, birth
 
 
@@ -353,7 +439,10 @@ def _update(
         base = index << LEAF_BITS
         new = Extents(new.page - base, new.length, new.slot, new.birth)
         old = nodes.leaf(ref.node) if ref else Leaf(Extents.empty(), np.empty(0, RUN_REF))
-        return NodeRef(nodes.write(_push(nodes, old, new, version)), version)
+        node = nodes.write(_push(nodes, old, new, version))
+        if ref:
+            nodes.replaced(ref.node, node, new)
+        return NodeRef(node, version)
     children = nodes.branch(ref.node).copy() if ref else np.zeros(FAN, BRANCH_REF)
     size = LEAF_BITS + FAN_BITS * (height - 1)
     first, last = int(new.page[0]) >> size, int(new.page[-1] + new.length[-1] - 1) >> size
@@ -526,12 +615,18 @@ def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: 
     cover = [run for key, run in a.items() if key not in b]
     cover += [run for key, run in b.items() if key not in a]
     start, length = _cut(cover, [*a.values(), *b.values()])
-    old_slot, old_birth, _ = resolve(list(a.values()), start)
-    new_slot, new_birth, _ = resolve(list(b.values()), start)
+    old_slot, old_birth = _located(nodes, old, start)
+    new_slot, new_birth = _located(nodes, new, start)
     keep = old_slot != new_slot
     if floor:
         keep &= old_birth > floor
     return Difference(start, length, old_slot, old_birth, new_slot, new_birth).take(keep)
+
+
+def _located(nodes: Nodes, side: _Side | None, pages: IntArray) -> tuple[IntArray, IntArray]:
+    if side is None:
+        return np.zeros(len(pages), np.int64), np.zeros(len(pages), np.int64)
+    return nodes.locate(side.node, pages)
 
 
 def _runs(nodes: Nodes, side: _Side | None) -> dict[int, Extents]:

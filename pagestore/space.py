@@ -40,6 +40,7 @@ LOG_RECORDS = 64
 LOG_RUNS = 1 << 15
 SHORT_RUN = 64  # slots: below this, growing beats filling gaps while garbage is small
 GARBAGE = 2  # the arena grows rather than use short runs while under 1/2 of it is free
+LOOK_LEAST = 1024  # slots freed before the free runs are looked for again
 GROW_LEAST = 256
 GROW_MOST = 16384
 
@@ -102,7 +103,7 @@ class Space:
     def _next_run(self, count: int, grow: Callable[[int], None], long: bool) -> tuple[int, int]:
         if self._runs and self._runs[-1][1] >= min(count, SHORT_RUN):
             return self._runs.pop()
-        if self._freed_since >= max(1024, len(self._free) >> 6):
+        if self._freed_since >= max(LOOK_LEAST, len(self._free) >> 6):
             self._look()
             return self._next_run(count, grow, long)
         if long or self.free * GARBAGE < len(self._free) or not self._runs:

@@ -205,7 +205,7 @@ def test_a_newer_catalog(made):
     rewrite_meta(path, lambda _: old)
 
 
-@pytest.mark.parametrize("cut", [0, 3, 4, 20, 76])
+@pytest.mark.parametrize("cut", [0, 3, 4, 20])
 def test_a_meta_record_of_the_wrong_size(made, cut):
     path = made[0]
     old = rewrite_meta(path, lambda raw: raw[:cut])

@@ -462,7 +462,7 @@ def test_an_interrupted_put(path, number):
 
 
 def test_progress_is_for_a_terminal(path, tmp_path):
-    (tmp_path / "f").write_bytes(rng.bytes(20_000_000))
+    (tmp_path / "f").write_bytes(rng.bytes(50_000_000))
     ours, theirs = pty.openpty()
     command = [*COMMAND, "put", str(path), "r", str(tmp_path / "f")]
     env = environment(TERM="xterm")

@@ -6,6 +6,7 @@ was committed: where a tracker cannot be exact, the caller compares.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -57,9 +58,16 @@ def choose(name: str = "auto") -> Tracker:
     """A new tracker of the named mechanism, or of the best that works here."""
     missing = kernel.probe().reasons
     if name == "auto":
-        name = next(known for known in _BEST_FIRST if known not in missing)
+        for known, make in _BEST_FIRST.items():
+            # what worked when it was tried need not be allowed any more (after setuid)
+            with contextlib.suppress(OSError):
+                if known not in missing:
+                    return make()
     if name not in _BEST_FIRST:
         raise InvalidError(f"no tracker {name!r}: choose auto, {', '.join(_BEST_FIRST)}")
     if name in missing:
         raise InvalidError(f"tracker {name!r} does not work here: {missing[name]}")
-    return _BEST_FIRST[name]()
+    try:
+        return _BEST_FIRST[name]()
+    except OSError as e:
+        raise InvalidError(f"tracker {name!r} does not work here: {e}") from e

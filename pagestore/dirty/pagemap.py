@@ -17,6 +17,9 @@ class PagemapTracker:
     name = "pagemap"
     exact = False
 
+    def __init__(self) -> None:
+        kernel.pagemap_private(0, 0)  # raises where it may not be read
+
     def watch(self, address: int, nbytes: int) -> None:
         """Nothing to prepare."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import shutil
 import sys
@@ -26,7 +25,7 @@ from tools.bench import (
     startup,
     views,
 )
-from tools.bench.harness import Row, file_system, machine, render, warm_up
+from tools.bench.harness import HEADER, Row, file_system, machine, render, warm_up
 from tools.bench.workload import GIB, Bench
 
 QUESTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
@@ -60,8 +59,6 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _say(f"{time.monotonic() - begun:.0f} s in all")
-    for line in render(rows):
-        print(line)
     if options.json:
         text = json.dumps([_plain(row) for row in rows], indent=1)
         Path(options.json).write_text(text + "\n")
@@ -81,13 +78,13 @@ def _options() -> argparse.Namespace:
 
 def _measure(bench: Bench, names: list[str]) -> list[Row]:
     rows: list[Row] = []
+    print(HEADER, "-" * len(HEADER), sep="\n", flush=True)
     for name in names:
         start = time.monotonic()
-        found = list(QUESTIONS[name](bench))
-        rows += found
+        for row in QUESTIONS[name](bench):
+            rows.append(row)
+            print(*render([row]), sep="\n", flush=True)
         _say(f"{name}: {time.monotonic() - start:.0f} s")
-        with contextlib.suppress(BrokenPipeError):
-            _say("\n".join(list(render(found))[2:]))
     return rows
 
 

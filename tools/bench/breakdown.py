@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pagestore
 from tools.bench.floor import Floor
 from tools.bench.workload import FIRST, REGION, Bench, Changes, first_byte
 
@@ -125,8 +126,9 @@ class Clock:
 
     def install(self) -> None:
         for where, label in STEPS.items():
+            module, path = where.split(":")
             try:
-                self._wrap(*where.split(":"), label)
+                self._wrap(module, path, label)
             except (ImportError, AttributeError, KeyError):
                 self.missing.append(where)
         self._wrap_lmdb()
@@ -218,10 +220,8 @@ def run(bench: Bench) -> Iterator[str]:
             kind = "young" if warm == 20 and k == 4 else "steady"
             yield from _commits(bench, clock, changes, k, warm, n, kind, lambda i: ws.commit())
         for k, n in ((4, 60), (100, 60), (bench.many, 6)):
-            yield from _commits(
-                bench, clock, changes, k, 2, n, "each named",
-                lambda i, k=k, n=n: ws.snapshot(f"{k}-{n}-{i}"),
-            )  # fmt: skip
+            name = functools.partial(_name, ws, k)
+            yield from _commits(bench, clock, changes, k, 2, n, "each named", name)
         yield from _floored(bench, clock, "store.snapshot", lambda i: store.snapshot(f"x{i}"))
         yield from _floored(bench, clock, "workspace.snapshot", lambda i: ws.snapshot(f"y{i}"))
 
@@ -230,8 +230,12 @@ def run(bench: Bench) -> Iterator[str]:
                 first_byte(view)
 
         yield from clock.table("open a view, first byte, close: whole", 30, lambda i: look(FIRST))
-        ref = f"{bench.many}-6-5"
+        ref = f"{bench.many}-5"
         yield from clock.table("the same: in 100,000 pieces", 5, lambda i: look(ref))
+
+
+def _name(ws: pagestore.Workspace, k: int, i: int) -> None:
+    ws.snapshot(f"{k}-{i}")
 
 
 def _commits(

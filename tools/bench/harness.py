@@ -15,7 +15,6 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-MS, US, KIB, MIB = 1e3, 1e6, 1 / 1024, 1 / (1 << 20)
 UNITS = {"ms": 1e3, "µs": 1e6, "KiB": 1 / 1024, "MiB": 1 / (1 << 20), "": 1.0}
 
 
@@ -147,20 +146,24 @@ def mappings() -> int:
 # ------------------------------------------------------------------------------ the result
 
 
+HEADER = f"{'what':56}{'measured':>14} {'limit':>14} {'ratio':>7}{'target':>8}"
+
+
 def render(rows: Iterable[Row]) -> Iterator[str]:
     """The result as text, a line at a time."""
-    yield f"{'what':58}{'measured':>13}{'limit':>13}{'ratio':>8}{'target':>8}"
-    yield "-" * 104
     for row in rows:
-        value, limit = (f"{x * UNITS[row.unit]:,.3g}" for x in (row.value, row.limit))
-        if row.unit == "":
-            value, limit = f"{row.value:,.0f}", f"{row.limit:,.0f}"
+        value, limit = (_amount(x, row.unit) for x in (row.value, row.limit))
         target = "-" if row.target is None else f"{row.target:.2f}"
         verdict = {None: "", True: "ok", False: "NOT"}[row.ok]
-        value, limit = f"{value} {row.unit}", f"{limit} {row.unit}"
-        yield f"{row.what:58}{value:>13}{limit:>13}{row.ratio:8.2f}{target:>8}  {verdict}"
+        yield f"{row.what:56}{value:>14} {limit:>14} {row.ratio:7.2f}{target:>8}  {verdict}".rstrip()
         if row.note:
             yield f"    {row.note}"
+
+
+def _amount(value: float, unit: str) -> str:
+    value *= UNITS[unit]
+    digits = 0 if not unit or value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{digits}f} {unit:3}"
 
 
 def machine() -> str:

@@ -18,7 +18,7 @@ import pagestore
 
 def look():
     lines = (line.split() for line in open("/proc/self/status"))
-    return {line[0][:-1]: int(line[1]) * 1024 for line in lines if line[0][-3:] != "ps:" and len(line) > 2 and line[2] == "kB"}
+    return {line[0][:-1]: int(line[1]) * 1024 for line in lines if line[-1] == "kB"}
 
 with pagestore.open(sys.argv[1]) as store:
     store.view("first").close()

@@ -40,5 +40,6 @@ def run(bench: Bench) -> Iterator[Row]:
     one = bench.pristine(history.SMALL)
     long, short = interleave(15, lambda: start(0, path, "n100"), lambda: start(1, one, FIRST))
     what = f"{count:,} snapshots against 1"
-    yield compare(f"process start to first byte, {what}", long, short, 1.5)
+    note = "most of it is the start of Python and NumPy"
+    yield compare(f"process start to first byte, {what}", long, short, 1.5, note=note)
     yield compare("of it: open, view, read", inside[0], inside[1], None)

@@ -1,0 +1,81 @@
+"""Stores that are checked at the end of every test, and how hard hypothesis tries.
+
+``HYPOTHESIS_PROFILE`` selects: ``default`` (seconds), ``ci`` (the same, always the same examples)
+or ``long`` (an hour).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import pagestore
+from pagestore import kernel
+from tests.shrunk import shrunk
+
+pytest.register_assert_rewrite("tests.model", "tests.machine")
+
+_COMMON: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "print_blob": True,
+}
+settings.register_profile("default", max_examples=100, stateful_step_count=30, **_COMMON)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.register_profile("long", max_examples=6000, stateful_step_count=60, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+MakeStore = Callable[..., pagestore.Store]
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Iterator[MakeStore]:
+    """Open stores by name; each one that was made is checked when the test is over."""
+    opened: list[pagestore.Store] = []
+
+    def make(name: str = "s.ps", **options: Any) -> pagestore.Store:
+        store = pagestore.open(tmp_path / name, **options)
+        opened.append(store)
+        return store
+
+    yield make
+    for path in {store.path for store in opened}:
+        with pagestore.open(path) as store:
+            assert list(store.check(data=True)) == []
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> pagestore.Store:
+    return make_store()
+
+
+@pytest.fixture(params=["userfault", "pagemap", "compare"])
+def tracking(request: pytest.FixtureRequest) -> str:
+    if request.param in kernel.probe().reasons:
+        pytest.skip(kernel.probe().reasons[request.param])
+    return str(request.param)
+
+
+@pytest.fixture(params=["auto", "portable"])
+def mapping(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def any_store(make_store: MakeStore, tracking: str, mapping: str) -> pagestore.Store:
+    """A store under every combination of tracking and mapping."""
+    return make_store(tracking=tracking, mapping=mapping)
+
+
+@pytest.fixture
+def small() -> Iterator[None]:
+    """Small constants: tall trees, merging runs, folding logs, bridges."""
+    with shrunk():
+        yield

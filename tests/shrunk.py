@@ -1,0 +1,58 @@
+"""Small constants, so that small stores take the paths that large ones take.
+
+A leaf of four pages makes tall trees, three extents make runs that merge, four log records make
+the free set fold, and three pieces are too many to be mapped one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+LEAF_BITS, FAN_BITS = 2, 1
+SMALL = {
+    # format, pagetable
+    "LEAF_BITS": LEAF_BITS,
+    "LEAF_SPAN": 1 << LEAF_BITS,
+    "_LEAF_MASK": np.uint64((1 << LEAF_BITS) - 1),
+    "_SHIFT": np.uint64(LEAF_BITS),
+    "FAN_BITS": FAN_BITS,
+    "FAN": 1 << FAN_BITS,
+    "INLINE_MAX": 3,
+    "CACHED_EXTENTS": 256,
+    "SUMS_CHUNK": 16,
+    # space
+    "FREE_CHUNK": 64,
+    "LOG_RECORDS": 4,
+    "SHORT_RUN": 4,
+    "GROW_LEAST": 16,
+    "LOOK_LEAST": 8,
+    # wiring, workspace, compact
+    "FEW": 3,
+    "LONG": 2,
+    "BRIDGE_GAP": 2,
+    "COPY_BATCH": 3,
+    "COMPARE_BATCH": 3,
+    "WINDOW": 8,
+    "MOST_RUNS": 2,
+    "SEGMENT": 16,
+    "MOST_HOLES": 1,
+    "HOLE_BYTES": 1 << 14,
+    "FLUSH_PIECES": 4,
+}
+
+
+@contextlib.contextmanager
+def shrunk(**others: object) -> Iterator[None]:
+    """Patch the constants in every module that has them, imported by name or defined."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] == "pagestore":
+                for constant, value in (SMALL | others).items():
+                    if constant in vars(module):
+                        patch.setattr(module, constant, value)
+        yield
