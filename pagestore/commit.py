@@ -253,7 +253,9 @@ class _Writer:
             onto = evolve(onto, shape=change.region.shape, dtype=change.region.dtype)
         if change.base is not None and change.kept < page_count(change.base, self._arena.page_size):
             onto = self._cut(onto, change.kept)
-        early = change.flushed.take(~np.isin(change.flushed.pages, change.dirty))
+        early = change.flushed
+        if len(early.pages):
+            early = early.take(~np.isin(early.pages, change.dirty))
         pages = np.union1d(change.dirty, early.pages) if len(early.pages) else change.dirty
         before = self._before(onto, pages)
         assert change.memory is not None or not len(change.dirty)

@@ -317,6 +317,10 @@ class Draft:
         if self._wiring is not None:
             self._wiring.memory.anchor = (anchor, list(self._reservations))
 
+    def has_room(self, pages: int) -> bool:
+        """Whether memory, as it is laid out, could show that many pages."""
+        return self._wiring is None or pages <= self._wiring.capacity
+
     def take_over(self, moved: Extents, pages: int) -> bool:
         """Show what others committed, in a region that now has `pages`; False if memory cannot."""
         wiring = self._wiring

@@ -534,10 +534,12 @@ def sorted_unique(numbers: IntArray) -> IntArray:
 
 
 def runs_of(slots: IntArray) -> IntArray:
-    """Consecutive numbers in a sorted array, as rows of (start, length)."""
+    """Numbers that follow each other by one, in their order, as rows of (start, length)."""
     if not len(slots):
         return np.empty((0, 2), np.int64)
-    cuts = np.flatnonzero(np.diff(slots) != 1) + 1
+    cuts = np.flatnonzero(slots[1:] - slots[:-1] != 1) + 1
+    if not len(cuts):
+        return np.array([[slots[0], len(slots)]], np.int64)
     starts = np.concatenate(([0], cuts))
     stops = np.concatenate((cuts, [len(slots)]))
     return np.stack((slots[starts], stops - starts), axis=1)

@@ -29,6 +29,7 @@ from pagestore.engine import Engine
 from pagestore.errors import (
     CorruptionError,
     ExistsError,
+    FullError,
     InvalidError,
     NotFoundError,
     ReadOnlyError,
@@ -309,6 +310,9 @@ class Workspace(View):
         ------
         ConflictError
             The head changed a page that was changed here too; nothing has moved.
+        FullError
+            A region that was changed here grew, there, beyond the addresses set aside for it:
+            commit or roll back first; nothing has moved.
         """
         with self._lock:
             self._check()
@@ -324,6 +328,7 @@ class Workspace(View):
                         self._engine.page_size,
                     )  # fmt: skip
                     theirs = differing(nodes, self._record, head)
+                self._check_room(changes, head)
             except BaseException:
                 pin.release()
                 raise
@@ -331,6 +336,16 @@ class Workspace(View):
             self._rebase(head, changes)
             self._anchor.move(pin)
             return True
+
+    def _check_room(self, changes: list[RegionChange], head: VersionRecord) -> None:
+        for change in changes:
+            name = change.region.name
+            pages = page_count(head.regions[name], self._page_size) if change.base else 0
+            if not self._drafts[name].has_room(pages):
+                raise FullError(
+                    f"region {name!r} grew elsewhere beyond the addresses set aside for it here: "
+                    "commit or roll back before refreshing"
+                )
 
     def _take_over(self, theirs: dict[str, list[Difference]], head: VersionRecord) -> None:
         """Bring memory to what others committed; their pages and ours are disjoint."""
