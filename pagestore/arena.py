@@ -195,10 +195,10 @@ class Arena:
 
     def write_head(self, head: HeadCopy) -> None:
         """Note the newest version beside the superblock; the next sync makes it durable."""
-        self._pwrite(memoryview(head.pack()), HEAD_OFFSETS[head.next_version % 2])
+        self._pwrite(memoryview(head.pack()), HEAD_OFFSETS[head.transaction % 2])
 
     def read_head(self) -> HeadCopy | None:
         """Return the newest head that the superblock's page knows of."""
         raw = self._pread(SUPERBLOCK_SIZE, 0)
         heads = [h for at in HEAD_OFFSETS if (h := HeadCopy.unpack(raw[at : at + 64]))]
-        return max(heads, key=lambda h: h.next_version, default=None)
+        return max(heads, key=lambda h: h.transaction, default=None)

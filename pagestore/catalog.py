@@ -13,6 +13,7 @@ kinship, snapshot and branch names. Does not know the arena, nor what a page tab
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -37,25 +38,25 @@ from pagestore.errors import (
 )
 from pagestore.format import (
     BRANCH,
-    CHILD,
     MAX_NAME,
     META,
-    NAMED,
     NO_VERSION,
     SNAPSHOT,
     UNKEPT,
     VERSION,
+    VERSION_KEY_SIZE,
     Meta,
     NameRecord,
     NodeId,
     RegionId,
     VersionId,
     VersionRecord,
-    key_numbers,
+    child_key,
     name_key,
     named_key,
     number_key,
     seal,
+    split_version_key,
     unseal,
 )
 
@@ -175,29 +176,40 @@ class Transaction:
     def add_version(self, record: VersionRecord) -> None:
         self.put_version(record)
         if record.parent != NO_VERSION:
-            self.put(number_key(CHILD, record.parent, record.id), b"")
+            self.put(child_key(record.parent, record.id), b"")
 
     def remove_version(self, record: VersionRecord) -> None:
         """Forget a version of at most one child, which becomes a child of its parent."""
         for child in self.children(record.id):
-            self.delete(number_key(CHILD, record.id, child))
+            self.delete(child_key(record.id, child))
             self.put_version(evolve(self.version(child), parent=record.parent))
             if record.parent != NO_VERSION:
-                self.put(number_key(CHILD, record.parent, child), b"")
+                self.put(child_key(record.parent, child), b"")
         if record.parent != NO_VERSION:
-            self.delete(number_key(CHILD, record.parent, record.id))
+            self.delete(child_key(record.parent, record.id))
         self.delete(number_key(VERSION, record.id))
         self.delete(number_key(UNKEPT, record.id))
 
     def children(self, version: VersionId) -> list[VersionId]:
-        return [VersionId(key_numbers(k)[1]) for k in self.keys(number_key(CHILD, version))]
+        rests = (split_version_key(key)[2] for key in self.keys(child_key(version)))
+        return [VersionId(int.from_bytes(rest, "big")) for rest in rests]
 
     def versions(self) -> Iterator[VersionRecord]:
         for key, raw in self.scan(VERSION):
-            record = VersionRecord.unpack(raw)
-            if record.id != key_numbers(key)[0]:
-                raise CorruptionError(f"version {record.id} lies under another's key")
-            yield record
+            if len(key) == VERSION_KEY_SIZE:
+                record = VersionRecord.unpack(raw)
+                if record.id != split_version_key(key)[0]:
+                    raise CorruptionError(f"version {record.id} lies under another's key")
+                yield record
+
+    def count_versions(self) -> int:
+        return sum(1 for key in self.keys(VERSION) if len(key) == VERSION_KEY_SIZE)
+
+    def kinship(self) -> Iterator[tuple[VersionId, bytes, bytes]]:
+        """Version, kind and rest of every record that belongs to a version."""
+        for key, _ in self.scan(VERSION):
+            if len(key) != VERSION_KEY_SIZE:
+                yield split_version_key(key)
 
     # --------------------------------------------------------------------------------- names
 
@@ -256,8 +268,14 @@ class Transaction:
 
     def names_of(self, version: VersionId) -> list[tuple[bytes, str]]:
         """Kind and name of everything that stands for a version."""
-        prefix = number_key(NAMED, version)
-        return [(k[9:10], k[10:].decode()) for k in self.keys(prefix)]
+        return [
+            (kind, split_version_key(key)[2].decode())
+            for kind in (SNAPSHOT, BRANCH)
+            for key in self.keys(named_key(version, kind))
+        ]
+
+    def is_named(self, version: VersionId) -> bool:
+        return any(self.has(named_key(version, kind)) for kind in (SNAPSHOT, BRANCH))
 
     def resolve(self, ref: object) -> VersionRecord:
         """Return the version that a name, an id or ``NAME~2`` refers to."""
@@ -328,7 +346,7 @@ class Catalog:
             except (lmdb.MemoryError, MemoryError) as e:
                 size //= 2
                 if size < 1 << 26:
-                    raise FullError(f"{self.path}: no address space for the catalog") from e
+                    raise self._too_large() from e
             except lmdb.Error as e:
                 lock = Path(f"{self.path}-lock")
                 if lock.exists() and not os.access(lock, os.W_OK):
@@ -339,6 +357,13 @@ class Catalog:
                 raise self._translated(e) from e
         self._check_size(env)
         return env
+
+    def _too_large(self) -> PagestoreError:
+        """LMDB maps at least what its meta page says is in use: was that too much, or anything?"""
+        with contextlib.suppress(OSError):
+            kernel.reserve(1 << 28).close()
+            return CorruptionError(f"{self.path} claims more pages than there can be")
+        return FullError(f"{self.path}: no address space for the catalog")
 
     def _check_size(self, env: lmdb.Environment) -> None:
         promised = (int(env.info()["last_pgno"]) + 1) * _PSIZE

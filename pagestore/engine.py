@@ -185,10 +185,11 @@ class Engine:
         self.arena.check_slots(meta.slots)
 
     def _verify_head(self, head: HeadCopy, records: Transaction) -> None:
-        if head.next_version > records.meta.next_version:
+        if head.next_version > records.meta.next_version or head.transaction > records.id:
             raise CorruptionError(
-                f"{self.path}: the catalog went back in time: the arena has seen version "
-                f"{head.version}, the catalog ends at {records.meta.next_version - 1}"
+                f"{self.path}: the catalog went back in time: the arena has seen transaction "
+                f"{head.transaction} and version {head.version}, the catalog ends at transaction "
+                f"{records.id}"
             )
         with contextlib.suppress(NotFoundError):
             if records.version(head.version).root() != head.root:
@@ -239,8 +240,7 @@ class Engine:
             self.space.committed(transaction)
             self.sums.committed(transaction)
             write.nodes.committed()
-            if write.head is not None:
-                self._note_head(write.head, write.records.meta.next_version)
+            self._note_head(write.head, write.records.meta.next_version, transaction)
             if spare:
                 self._restore_ballast()
 
@@ -253,10 +253,15 @@ class Engine:
             records.put_name(SNAPSHOT, name, NameRecord(record.id, time.time_ns(), message))
             return record
 
-    def _note_head(self, head: VersionRecord, next_version: int) -> None:
-        # the version is durable already: a failure here must not say otherwise
+    def _note_head(self, made: VersionRecord | None, next_version: int, transaction: int) -> None:
+        # the transaction is durable already: a failure here must not say otherwise
         with contextlib.suppress(PagestoreError):
-            self.arena.write_head(HeadCopy(head.id, next_version, head.root()))
+            if made is not None:
+                version, root = made.id, made.root()
+            else:
+                before = self.arena.read_head()
+                version, root = (before.version, before.root) if before else (NO_VERSION, bytes(16))
+            self.arena.write_head(HeadCopy(version, next_version, transaction, root))
 
     @property
     def portable(self) -> bool:
@@ -487,6 +492,8 @@ def _refused(path: Path, e: OSError) -> PagestoreError:
         return FullError(what)
     if e.errno in _WRONG:
         return InvalidError(what)
+    if e.errno == errno.EISDIR:
+        return CorruptionError(what)
     return ReadOnlyError(what) if e.errno in _FORBIDDEN else BrokenError(what)
 
 

@@ -40,20 +40,20 @@ MAX_NAME: Final = 255
 
 # ---------------------------------------------------------------------------------------- keys
 
-META: Final = b"M"
-VERSION: Final = b"V"
-CHILD: Final = b"C"
-SNAPSHOT: Final = b"S"
+# What every commit rewrites sorts together (each catalog page it touches costs it a write):
+# the few small records first, and what belongs to a version behind that version's own record.
+META: Final = b"A"
 BRANCH: Final = b"B"
-NAMED: Final = b"R"
-UNKEPT: Final = b"U"
-NODE: Final = b"N"
+UNKEPT: Final = b"C"
+RESERVED: Final = b"D"
+SPACE_LOG: Final = b"E"
 FREE: Final = b"F"
-SPACE_LOG: Final = b"L"
 SUMS: Final = b"K"
-RESERVED: Final = b"W"
-
-_U64 = struct.Struct(">Q")
+NODE: Final = b"N"
+SNAPSHOT: Final = b"S"
+VERSION: Final = b"V"
+CHILD: Final = b"c"  # behind a version's key: one of its children
+VERSION_KEY_SIZE: Final = 9
 
 
 def number_key(prefix: bytes, number: int, *more: int) -> bytes:
@@ -70,9 +70,21 @@ def name_key(kind: bytes, name: str) -> bytes:
     return kind + name.encode()
 
 
-def named_key(version: VersionId, kind: bytes, name: str) -> bytes:
-    """Key of the reverse entry: the names that keep a version."""
-    return NAMED + _U64.pack(version) + kind + name.encode()
+def child_key(parent: VersionId, child: VersionId | None = None) -> bytes:
+    """Key that says a version has a child; without `child`, what all of them begin with."""
+    key = number_key(VERSION, parent) + CHILD
+    return key if child is None else key + child.to_bytes(8, "big")
+
+
+def named_key(version: VersionId, kind: bytes, name: str = "") -> bytes:
+    """Key that says a name stands for a version; without `name`, what all such begin with."""
+    return number_key(VERSION, version) + kind + name.encode()
+
+
+def split_version_key(key: bytes) -> tuple[VersionId, bytes, bytes]:
+    """Version, kind (empty: the version itself) and the rest of a key that begins with VERSION."""
+    version = VersionId(int.from_bytes(key[1:VERSION_KEY_SIZE], "big"))
+    return version, key[VERSION_KEY_SIZE : VERSION_KEY_SIZE + 1], key[VERSION_KEY_SIZE + 1 :]
 
 
 def check_name(name: object, what: str) -> str:
@@ -130,8 +142,8 @@ def unseal(key: bytes, value: bytes) -> bytes:
 def describe_key(key: bytes) -> str:
     """Key in words, for messages."""
     kinds = {
-        META: "meta", VERSION: "version", CHILD: "child", SNAPSHOT: "snapshot", BRANCH: "branch",
-        NAMED: "named version", UNKEPT: "unkept version", NODE: "page-table node",
+        META: "meta", VERSION: "version", SNAPSHOT: "snapshot", BRANCH: "branch",
+        UNKEPT: "unkept version", NODE: "page-table node",
         FREE: "free-space chunk", SPACE_LOG: "free-space log", SUMS: "checksum chunk",
         RESERVED: "reservation",
     }  # fmt: skip
@@ -174,7 +186,7 @@ MAGIC: Final = b"PAGESTO\x01"
 _SUPERBLOCK = struct.Struct("<8sII16sq8s")
 INITIALISED: Final = b"complete"
 HEAD_OFFSETS: Final = (512, 1024)  # two sectors: a torn write spares the other copy
-_HEAD = struct.Struct("<QQ16s")
+_HEAD = struct.Struct("<QQQ16s")
 SUPERBLOCK_SIZE: Final = MIN_PAGE
 
 
@@ -210,14 +222,18 @@ class Superblock:
 
 @frozen
 class HeadCopy:
-    """The newest version, written beside the superblock: unmasks a catalog that went back."""
+    """The newest version, written beside the superblock: unmasks a catalog that went back.
+
+    `transaction` is LMDB's number of the last one: names come and go without a new version.
+    """
 
     version: VersionId
     next_version: int
+    transaction: int
     root: bytes
 
     def pack(self) -> bytes:
-        body = _HEAD.pack(self.version, self.next_version, self.root)
+        body = _HEAD.pack(self.version, self.next_version, self.transaction, self.root)
         return body + xxhash.xxh3_64_digest(body)
 
     @classmethod
@@ -228,8 +244,8 @@ class HeadCopy:
             body
         ):
             return None
-        version, next_version, root = _HEAD.unpack(body)
-        return cls(VersionId(version), next_version, root)
+        version, next_version, transaction, root = _HEAD.unpack(body)
+        return cls(VersionId(version), next_version, transaction, root)
 
 
 # ------------------------------------------------------------------------------------ records

@@ -11,6 +11,7 @@ has committed. High bytes stand for the reservations of unfinished large transac
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import Counter, deque
@@ -45,7 +46,9 @@ class Pins:
         flags = os.O_RDWR | os.O_CREAT
         try:
             self._fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
-        except (PermissionError, OSError):
+        except OSError as e:
+            if e.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._pid = os.getpid()
         self._lock = threading.RLock()

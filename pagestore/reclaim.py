@@ -19,7 +19,6 @@ from pagestore.catalog import Transaction
 from pagestore.engine import Engine, Write
 from pagestore.errors import NotFoundError
 from pagestore.format import (
-    NAMED,
     NO_VERSION,
     NODE,
     UNKEPT,
@@ -64,7 +63,7 @@ def drop_unkept(
         except NotFoundError:
             continue
         children = records.children(version)
-        if record.keep or len(children) > 1 or records.has(number_key(NAMED, version)):
+        if record.keep or len(children) > 1 or records.is_named(version):
             records.delete(number_key(UNKEPT, version))
             continue
         if not engine.pins.try_exclusive(version, mine=int(version == leaving)):

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from pagestore.catalog import Transaction
 from pagestore.engine import Engine
-from pagestore.format import BRANCH, RESERVED, SNAPSHOT, VERSION, VersionRecord, unpack_runs
+from pagestore.format import BRANCH, RESERVED, SNAPSHOT, VersionRecord, unpack_runs
 from pagestore.pagetable import Nodes
 from pagestore.reclaim import exclusive_pages
 from pagestore.space import load
@@ -81,7 +81,7 @@ def stats(engine: Engine) -> Stats:
 
         return Stats(
             page_size=engine.page_size,
-            versions=records.count(VERSION),
+            versions=records.count_versions(),
             arena_bytes=engine.arena.slots * engine.page_size,
             referred_bytes=(slots - 1 - free_slots - reserved) * engine.page_size,
             free_bytes=free_slots * engine.page_size,

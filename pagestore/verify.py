@@ -20,7 +20,6 @@ from pagestore.errors import CorruptionError, NotFoundError
 from pagestore.format import (
     BRANCH,
     CHILD,
-    NAMED,
     NO_VERSION,
     NODE,
     RESERVED,
@@ -104,7 +103,11 @@ def _guard(step: Callable[[_Walk], Iterator[Finding]], walk: _Walk, found: list[
 def _versions(walk: _Walk) -> Iterator[Finding]:
     for record in walk.records.versions():
         walk.versions[record.id] = record
-    links = {key_numbers(k)[:2] for k, _ in walk.records.scan(CHILD)}
+    links = {
+        (version, VersionId(int.from_bytes(rest, "big")))
+        for version, kind, rest in walk.records.kinship()
+        if kind == CHILD
+    }
     wanted = {(r.parent, r.id) for r in walk.versions.values() if r.parent != NO_VERSION}
     for parent, child in sorted(links ^ wanted):
         yield Finding("I4", f"version {child}", f"its kinship with version {parent} is one-sided")
@@ -128,8 +131,9 @@ def _names(walk: _Walk) -> Iterator[Finding]:
             if record.version not in walk.versions:
                 yield Finding("I4", f"name {name!r}", f"version {record.version} is missing")
     backward = {
-        (VersionId(key_numbers(k[:9])[0]), k[9:10], k[10:].decode())
-        for k, _ in walk.records.scan(NAMED)
+        (version, kind, rest.decode(errors="replace"))
+        for version, kind, rest in walk.records.kinship()
+        if kind != CHILD
     }
     for number, _, name in sorted(forward ^ backward):
         yield Finding("I4", f"name {name!r}", f"and version {number} do not know each other")

@@ -24,7 +24,9 @@ SMALL = {
     "FAN": 1 << FAN_BITS,
     "INLINE_MAX": 3,
     "CACHED_EXTENTS": 256,
-    "SUMS_CHUNK": 16,
+    "WORTH_PAINTING": 2,
+    "DENSE": 4,
+    "DENSE_PAGES": 64,
     # space
     "FREE_CHUNK": 64,
     "LOG_RECORDS": 4,

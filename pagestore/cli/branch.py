@@ -7,7 +7,7 @@ import click
 from pagestore.cli.arguments import at_option, store_argument
 from pagestore.cli.listing import list_names
 from pagestore.cli.output import printable, result
-from pagestore.cli.refs import open_store, resolve
+from pagestore.cli.refs import look_up, open_store
 
 
 @click.command()
@@ -31,7 +31,7 @@ def branch(store_path: Path, name: str | None, ref: str) -> None:
             list_names(store.branches)
         return
     with open_store(store_path, "r+") as store:
-        version = store.create_branch(name, at=resolve(store, ref))
+        version = look_up(store, ref, lambda at: store.create_branch(name, at=at))
         result(
             (name, version.id, version.time, version.message),
             f"branch {printable(name)} starts at version {version.id}",

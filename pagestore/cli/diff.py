@@ -19,7 +19,7 @@ from pagestore.cli.output import (
     printable,
     table,
 )
-from pagestore.cli.refs import open_store, resolve
+from pagestore.cli.refs import look_up, open_store
 
 _STYLES = {"created": "green", "deleted": "red", "resized": "cyan", "written": "yellow"}
 
@@ -45,7 +45,9 @@ def diff(store_path: Path, a: str, b: str, stat: bool, exit_code: bool) -> None:
     With --stat: region, kinds, pages, bytes.
     """
     with open_store(store_path, "r") as store:
-        changes = store.diff(resolve(store, a), resolve(store, b))
+        for ref in (a, b):
+            look_up(store, ref, store.version)
+        changes = store.diff(a, b)
         differ = _summarise(changes) if stat else _list(changes)
     if differ and exit_code:
         raise Quiet(FOUND)

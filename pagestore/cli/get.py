@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import numpy as np
@@ -12,7 +13,7 @@ import pagestore
 from pagestore.cli.arguments import at_option, form_option, store_argument
 from pagestore.cli.output import is_terminal, printable
 from pagestore.cli.progress import bytes_done
-from pagestore.cli.refs import open_store, region_of, resolve
+from pagestore.cli.refs import look_up, open_store, region_of
 from pagestore.cli.source import PIECE
 from pagestore.cli.target import open_target, write_npy_header
 
@@ -34,16 +35,25 @@ def get(store_path: Path, region: str, file: str, ref: str, npy: bool | None) ->
       pagestore get market.ps prices monday.npy --at monday
       pagestore get app.ps dump - --at nightly~1 | sqlite3 yesterday.db
     """
-    with open_store(store_path, "r") as store:
-        version = resolve(store, ref)
-        meta = region_of(version, region)
-        with store.view(version) as view, open_target(file) as target:
+    with open_store(store_path, "r") as store, look_up(store, ref, store.view) as view:
+        meta = region_of(view.version, region)
+        with open_target(file) as target:
             if file.endswith(".npy") if npy is None else npy:
                 write_npy_header(target, np.dtype(meta.dtype), meta.shape)
-            with _progress(file, meta) as advance:
-                for offset in range(0, meta.nbytes, PIECE):
-                    target.write(view.read(region, offset, min(PIECE, meta.nbytes - offset)))
-                    advance(min(PIECE, meta.nbytes - offset))
+            _write(target, view, meta, _progress(file, meta))
+
+
+def _write(
+    target: BinaryIO,
+    view: pagestore.SnapshotView,
+    meta: pagestore.Region,
+    progress: AbstractContextManager[Callable[[int], None]],
+) -> None:
+    with progress as advance:
+        for offset in range(0, meta.nbytes, PIECE):
+            size = min(PIECE, meta.nbytes - offset)
+            target.write(view.read(meta.name, offset, size))
+            advance(size)
 
 
 def _progress(file: str, region: pagestore.Region) -> AbstractContextManager[Callable[[int], None]]:

@@ -11,7 +11,7 @@ from rich.text import Text
 import pagestore
 from pagestore.cli.arguments import store_argument
 from pagestore.cli.output import console, for_eyes, is_terminal, line
-from pagestore.cli.refs import open_store, resolve
+from pagestore.cli.refs import look_up, open_store
 
 
 @click.command()
@@ -32,7 +32,8 @@ def log(store_path: Path, ref: str, number: int | None) -> None:
     In a pipe: version id, parent id, time, names, message.
     """
     with open_store(store_path, "r") as store:
-        versions = islice(store.log(resolve(store, ref)), number)
+        look_up(store, ref, store.version)
+        versions = islice(store.log(ref), number)
         if is_terminal(sys.stdout):
             _show(versions)
             return

@@ -4,14 +4,15 @@ Stores are opened here and nowhere else: only `put` may make one.
 """
 
 import difflib
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import pagestore
 from pagestore.cli.failure import Fatal
 from pagestore.cli.output import printable
+
+Found = TypeVar("Found")
 
 
 def open_store(path: Path, mode: Literal["r", "r+"]) -> pagestore.Store:
@@ -21,24 +22,15 @@ def open_store(path: Path, mode: Literal["r", "r+"]) -> pagestore.Store:
     return pagestore.open(path, mode)
 
 
-def resolve(store: pagestore.Store, ref: str) -> pagestore.Version:
-    """Return the version that `ref` means: a name, an id, or either with ``~N``."""
-    name, tilde, steps = ref.partition("~")
-    if tilde and not steps.isdecimal():
-        raise Fatal(f"'{printable(ref)}' is not a ref: a number must follow the '~'")
-    start = _version(store, name)
-    back = int(steps or 0)
-    version = next(islice(store.log(start), back, None), None)
-    if version is None:
-        raise Fatal(f"'{printable(name)}' has fewer than {back} versions before it")
-    return version
-
-
-def _version(store: pagestore.Store, name: str) -> pagestore.Version:
-    names = [*store.snapshots, *store.branches]
+def look_up(store: pagestore.Store, ref: str, look: Callable[[str], Found]) -> Found:
+    """Return what `look` finds for `ref`, in one step: a branch may move between two."""
     try:
-        return store.version(int(name) if name.isdecimal() and name not in names else name)
+        return look(ref)
     except pagestore.NotFoundError:
+        name = ref.partition("~")[0]
+        names = [*store.snapshots, *store.branches]
+        if name in names or name.isdecimal():
+            raise  # the library knows better what is not there
         raise missing("snapshot, branch or version", name, names) from None
 
 

@@ -7,7 +7,7 @@ import click
 from pagestore.cli.arguments import at_option, message_option, store_argument
 from pagestore.cli.listing import list_names
 from pagestore.cli.output import printable, result
-from pagestore.cli.refs import open_store, resolve
+from pagestore.cli.refs import look_up, open_store
 
 
 @click.command()
@@ -31,7 +31,7 @@ def snapshot(store_path: Path, name: str | None, ref: str, message: str) -> None
             list_names(store.snapshots)
         return
     with open_store(store_path, "r+") as store:
-        store.snapshot(name, at=resolve(store, ref), message=message)
+        look_up(store, ref, lambda at: store.snapshot(name, at=at, message=message))
         version = store.snapshots[name]  # with the message of the name
         result(
             (name, version.id, version.time, version.message),
