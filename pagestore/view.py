@@ -12,9 +12,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from pagestore import kernel
 from pagestore.diff import moved_pages, page_count
 from pagestore.engine import Engine
-from pagestore.errors import ClosedError, InvalidError, NotFoundError
+from pagestore.errors import ClosedError, CorruptionError, InvalidError, NotFoundError
 from pagestore.format import Extents, RegionRecord, VersionRecord
 from pagestore.history import Region, Version
 from pagestore.pagetable import extents
@@ -102,6 +103,27 @@ class View(Mapping[str, Any]):
         """
         start, stop = check_range(self._region(name), offset, size)
         return self._wiring(name).bytes()[start:stop].tobytes() if size else b""
+
+    def prefetch(self, name: str) -> None:
+        """Bring a region's pages into memory now, rather than one by one as they are touched.
+
+        Reading a mapped page that the disk cannot deliver would kill the process: this looks
+        first, and says so.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such region.
+        CorruptionError
+            The disk could not deliver a page.
+        """
+        wiring = self._wiring(name)
+        if not wiring.pages:
+            return
+        try:
+            kernel.prefetch(wiring.address, wiring.nbytes)
+        except OSError as e:
+            raise CorruptionError(f"region {name!r} could not be read whole: {e}") from e
 
     def close(self) -> None:
         """Let go of the version; arrays that were handed out stay as they are, and pin it."""

@@ -2,10 +2,10 @@
 
 import difflib
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+import pagestore
 from pagestore.cli.branch import branch
 from pagestore.cli.check import check
 from pagestore.cli.compact import compact
@@ -40,15 +40,8 @@ class _Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _version() -> str:
-    try:
-        return version("pagestore")
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(_version(), prog_name="pagestore", message="%(prog)s %(version)s")
+@click.version_option(pagestore.__version__, prog_name="pagestore", message="%(prog)s %(version)s")
 def group() -> None:
     """Durable, branching snapshots of memory.
 
