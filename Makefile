@@ -27,7 +27,7 @@ layers: $(VENV)/dev.stamp
 	$(BIN)/lint-imports --no-logo --no-cache
 
 bench: $(VENV)/test.stamp
-	$(BIN)/python tools/bench.py $(ARGS)
+	$(BIN)/python -m tools.bench $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

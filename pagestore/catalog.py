@@ -113,14 +113,8 @@ class Transaction:
                     yield key, unseal(key, bytes(value))
 
     def keys(self, prefix: bytes) -> Iterator[bytes]:
-        """Keys that begin with `prefix`, in order."""
-        with self._txn.cursor() as cursor:
-            if cursor.set_range(prefix):
-                for raw in cursor.iternext(keys=True, values=False):
-                    key = bytes(raw)
-                    if not key.startswith(prefix):
-                        return
-                    yield key
+        """Keys that begin with `prefix`, in order; a damaged one is not taken for a key."""
+        return (key for key, _ in self.scan(prefix))
 
     def has(self, prefix: bytes) -> bool:
         """Whether any key begins with `prefix`."""
@@ -262,9 +256,12 @@ class Transaction:
         with self._txn.cursor() as cursor:
             if not cursor.set_range(name_key(kind, after) + b"\0" * bool(after)):
                 return []
-            keys = cursor.iternext(keys=True, values=False)
-            found = itertools.takewhile(lambda k: k[:1] == kind, keys)
-            return [bytes(k[1:]).decode() for k in itertools.islice(found, count)]
+            found = itertools.takewhile(lambda row: row[0][:1] == kind, cursor)
+            names = []
+            for key, value in itertools.islice(found, count):
+                unseal(bytes(key), bytes(value))  # a damaged key must not be taken for a name
+                names.append(bytes(key[1:]).decode())
+            return names
 
     def names_of(self, version: VersionId) -> list[tuple[bytes, str]]:
         """Kind and name of everything that stands for a version."""

@@ -139,6 +139,7 @@ class Committed:
     """A version that was made, and what the workspace must take over from other writers."""
 
     version: VersionRecord
+    made: bool  # the version is new: the branch stands for it, and the name that was asked for
     pin: Pin  # taken before the commit: nobody can have dropped the version meanwhile
     theirs: dict[str, list[Difference]] = field(factory=dict)
 
@@ -167,7 +168,7 @@ def commit(
                 engine, write, branch, base, changes, deleted, message, name
             )
             pin = engine.pins.acquire(record.id)
-        return Committed(record, pin, theirs)
+        return Committed(record, write.head is record, pin, theirs)
     except BaseException:
         if pin is not None:
             pin.release()

@@ -175,7 +175,7 @@ class Nodes:
     moves: int
     new_id: Callable[[], NodeId] | None = None  # None: read-only
     dense: DenseLeaves | None = None
-    _replaced: list[tuple[int, int, Extents]] = field(factory=list)
+    _replaced: dict[int, tuple[int, Extents]] = field(factory=dict)
     _fresh: dict[int, Leaf | Extents] = field(factory=dict)
 
     def leaf(self, node: int) -> Leaf:
@@ -216,12 +216,17 @@ class Nodes:
         for node, value in self._fresh.items():
             self.cache.put((self.moves, node), value)
         if self.dense is not None:
-            for old, new, extents in self._replaced:
+            for new, (old, extents) in self._replaced.items():
                 self.dense.repaint((self.moves, old), (self.moves, new), extents)
 
     def replaced(self, old: int, new: int, extents: Extents) -> None:
         """Note that a leaf took the place of another, with these extents on top."""
-        self._replaced.append((old, new, extents))
+        self._replaced[new] = (old, extents)
+
+    def put_on_top(self, old: int, new: int) -> Extents | None:
+        """What a leaf of this transaction has on top of the one it replaced; None: not known."""
+        made = self._replaced.get(new)
+        return made[1] if made is not None and made[0] == old else None
 
     def locate(self, node: int, pages: IntArray) -> tuple[IntArray, IntArray]:
         """Slot (0: zeros) and birth of some sorted pages of a leaf."""
@@ -610,17 +615,27 @@ def _children(nodes: Nodes, side: _Side | None, level: int) -> dict[int, _Side]:
 
 
 def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: int) -> Difference:
-    a, b = _runs(nodes, old), _runs(nodes, new)
-    # a page that differs lies in a run that only one side has
-    cover = [run for key, run in a.items() if key not in b]
-    cover += [run for key, run in b.items() if key not in a]
-    start, length = _cut(cover, [*a.values(), *b.values()])
-    old_slot, old_birth = _located(nodes, old, start)
-    new_slot, new_birth = _located(nodes, new, start)
+    if old and new and (top := nodes.put_on_top(old.node, new.node)) is not None:
+        start, new_slot, new_birth = expand(top)
+        length = np.ones(len(start), np.int64)
+        old_slot, old_birth = nodes.locate(old.node, start)
+    else:
+        start, length = _pieces(nodes, old, new)
+        old_slot, old_birth = _located(nodes, old, start)
+        new_slot, new_birth = _located(nodes, new, start)
     keep = old_slot != new_slot
     if floor:
         keep &= old_birth > floor
     return Difference(start, length, old_slot, old_birth, new_slot, new_birth).take(keep)
+
+
+def _pieces(nodes: Nodes, old: _Side | None, new: _Side | None) -> tuple[IntArray, IntArray]:
+    """Where two leaves may differ: pieces within which each of them is linear."""
+    a, b = _runs(nodes, old), _runs(nodes, new)
+    # a page that differs lies in a run that only one side has
+    cover = [run for key, run in a.items() if key not in b]
+    cover += [run for key, run in b.items() if key not in a]
+    return _cut(cover, [*a.values(), *b.values()])
 
 
 def _located(nodes: Nodes, side: _Side | None, pages: IntArray) -> tuple[IntArray, IntArray]:

@@ -88,8 +88,9 @@ class Space:
             When the disk is full and there are not enough free slots.
         """
         parts: list[IntArray] = []
+        least = min(count, SHORT_RUN)
         while count:
-            start, length = self._next_run(count, grow, long)
+            start, length = self._next_run(count, least, grow, long)
             used = min(length, count)
             if used < length:
                 self._runs.append((start + used, length - used))
@@ -100,12 +101,12 @@ class Space:
             count -= used
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def _next_run(self, count: int, grow: Callable[[int], None], long: bool) -> tuple[int, int]:
-        if self._runs and self._runs[-1][1] >= min(count, SHORT_RUN):
+    def _next_run(self, count: int, least: int, grow: Callable[[int], None], long: bool) -> tuple[int, int]:
+        if self._runs and self._runs[-1][1] >= least:
             return self._runs.pop()
         if self._freed_since >= max(LOOK_LEAST, len(self._free) >> 6):
             self._look()
-            return self._next_run(count, grow, long)
+            return self._next_run(count, least, grow, long)
         if long or self.free * GARBAGE < len(self._free) or not self._runs:
             try:
                 return self._grow(count, grow)

@@ -258,6 +258,9 @@ class Workspace(View):
                     message=message, name=name,
                 )  # fmt: skip
                 self._settle(done)
+                if done.made:
+                    names = (self.branch,) if name is None else (self.branch, name)
+                    return Version.of(done.version, names)
             elif name is not None:
                 # nothing to store: the version at hand gets the name, wherever the branch went
                 self._engine.name_version(self._record.id, name, message)

@@ -25,7 +25,7 @@ _COMMON: dict[str, Any] = {
     "suppress_health_check": list(HealthCheck),
     "print_blob": True,
 }
-settings.register_profile("default", max_examples=100, stateful_step_count=30, **_COMMON)
+settings.register_profile("default", max_examples=100, stateful_step_count=40, **_COMMON)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.register_profile("long", max_examples=6000, stateful_step_count=60, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

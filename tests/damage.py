@@ -1,4 +1,4 @@
-"""What the tests that damage a store share: its whole contents, and processes that may die of it."""
+"""What the tests that damage a store share: its contents, and processes that may die of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ def contents(store):
     for ref in (*store.snapshots.values(), *store.branches.values()):
         for version in store.log(ref):
             if version.id not in versions:
-                versions[version.id] = (version.parent, version.time, version.message, arrays(store, version))
+                versions[version.id] = (
+                    version.parent,
+                    version.time,
+                    version.message,
+                    arrays(store, version),
+                )
     names = [
         (kind, name, version.id, version.names)
         for kind, mapping in (("snapshot", store.snapshots), ("branch", store.branches))
@@ -41,7 +46,8 @@ def arrays(store, ref):
 
 
 def assert_clean(store):
-    assert list(store.check(data=True)) == []
+    findings = list(store.check(data=True))
+    assert not findings, findings
 
 
 def small_store(path, **options):
@@ -157,4 +163,5 @@ ACCEPTED = ("identical", "finding: ", "CorruptionError: ", "FormatError: ", "Not
 
 def assert_noticed(results):
     """Every result is "identical" or says what is wrong."""
-    assert [(i, r) for i, r in enumerate(results) if not r.startswith(ACCEPTED)] == []
+    wrong = [(i, r) for i, r in enumerate(results) if not r.startswith(ACCEPTED)]
+    assert not wrong, str(wrong)[:2000]

@@ -29,6 +29,8 @@ WORDS = ("p", "q", "r", "s", "t", "u")
 numbers = st.integers(0, 63)
 sizes = st.integers(0, MOST_BYTES)
 seeds = st.integers(0, 5)
+hows = st.sampled_from(("array", "array", "write", "again", "pages"))
+writes = st.tuples(numbers, sizes, st.integers(1, 9000), seeds, hows)
 
 
 def pick(things: Sequence[T], number: int) -> T:
@@ -125,6 +127,10 @@ class Machine(RuleBasedStateMachine):
         self.worker: Worker | None = None
         self.worker_view: tuple[int, dict[str, bytes]] | None = None
         self.worker_space: int | None = None
+        for name, size in (("a", 21 << 12), ("b", 5000)):
+            self.a_space(0).ws.create(name, size)
+            self.a_space(0).work.create(name, Region.zeros("u1", (size,)))
+        self.edit(0, [(i, i << 13, 9000, i % 5, "array") for i in range(11)], "snapshot")
 
     def teardown(self) -> None:
         if not hasattr(self, "stack"):
@@ -189,10 +195,14 @@ class Machine(RuleBasedStateMachine):
         work = Work(branch, self.model.branches[branch], self.model.head(branch), self.page_size)
         self.spaces.append(Space(ws, work))
 
-    @precondition(lambda self: self.spaces)
+    def a_space(self, which: int) -> Space:
+        if not self.spaces:
+            self.begin(which)
+        return pick(self.spaces, which)
+
     @rule(which=numbers, number=numbers, size=sizes, keep=st.booleans(), seed=seeds)
     def create(self, which: int, number: int, size: int, keep: bool, seed: int) -> None:
-        space = pick(self.spaces, which)
+        space = self.a_space(which)
         name, dtype = pick(NAMES, number), pick(DTYPES, number)
         if name in space.work.regions:
             return
@@ -207,13 +217,20 @@ class Machine(RuleBasedStateMachine):
             space.arrays.append((name, space.work.regions[name].uid, flat(array)))
 
     def some_region(self, which: int, number: int) -> tuple[Space, str] | None:
-        space = pick(self.spaces, which)
+        space = self.a_space(which)
         names = sorted(n for n, r in space.work.regions.items() if r.nbytes)
         return (space, pick(names, number)) if names else None
 
-    @precondition(lambda self: self.spaces)
-    @rule(which=numbers, number=numbers, at=sizes, size=st.integers(1, 9000), seed=seeds,
-          how=st.sampled_from(("array", "array", "write", "again", "pages")))  # fmt: skip
+    @rule(which=numbers, writes=st.lists(writes, min_size=1, max_size=8),
+          then=st.sampled_from(("commit", "commit", "snapshot", "nothing", "flush")))  # fmt: skip
+    def edit(self, which: int, writes: list[tuple[int, int, int, int, str]], then: str) -> None:
+        for number, at, size, seed, how in writes:
+            self.write(which, number, at, size, seed, how)
+        if then == "flush":
+            self.a_space(which).ws.flush()
+        elif then != "nothing":
+            self.commit(which, 0 if then == "snapshot" else None)
+
     def write(self, which: int, number: int, at: int, size: int, seed: int, how: str) -> None:
         found = self.some_region(which, number)
         if not found:
@@ -242,7 +259,6 @@ class Machine(RuleBasedStateMachine):
         array[at : at + len(data)] = data
         space.work.write(name, at, data)
 
-    @precondition(lambda self: self.spaces)
     @rule(which=numbers, number=numbers)
     def keep_array(self, which: int, number: int) -> None:
         found = self.some_region(which, number)
@@ -252,10 +268,11 @@ class Machine(RuleBasedStateMachine):
             assert np.array_equal(array, space.work.regions[name].data)
             space.arrays.append((name, space.work.regions[name].uid, array))
 
-    @precondition(lambda self: any(s.work.regions for s in self.spaces))
     @rule(which=numbers, number=numbers, size=sizes)
     def resize(self, which: int, number: int, size: int) -> None:
-        space = pick([s for s in self.spaces if s.work.regions], which)
+        space = self.a_space(which)
+        if not space.work.regions:
+            return
         name = pick(sorted(space.work.regions), number)
         shape = shape_for(space.work.regions[name].dtype, size, number)
         array = space.ws.resize(name, shape)

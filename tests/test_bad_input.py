@@ -1,4 +1,4 @@
-"""Wrong paths, arguments and moments of use: each says clearly what is wrong and changes nothing."""
+"""Wrong paths, arguments and moments of use: each says what is wrong and changes nothing."""
 
 import os
 import shutil
@@ -189,10 +189,12 @@ def test_a_newer_superblock(made):
 
 
 def rewrite_meta(path, change):
-    with lmdb.open(str(path / "catalog"), subdir=False, map_size=1 << 26) as env:
-        with env.begin(write=True) as txn:
-            old = bytes(unseal(META, txn.get(META)))
-            txn.put(META, seal(META, change(old)))
+    with (
+        lmdb.open(str(path / "catalog"), subdir=False, map_size=1 << 26) as env,
+        env.begin(write=True) as txn,
+    ):
+        old = bytes(unseal(META, txn.get(META)))
+        txn.put(META, seal(META, change(old)))
     return old
 
 
@@ -229,6 +231,7 @@ def test_a_catalog_of_another_page_size(made):
 
 # ----------------------------------------------------------------------------------- permissions
 
+
 def look_as_nobody(path, mode):
     """What an unprivileged process makes of a store."""
     become(NOBODY)
@@ -254,8 +257,10 @@ def public():
     top = Path(tempfile.mkdtemp())
     top.chmod(0o755)
     before = small_store(top / "store")
-    yield top / "store", before, lambda mode, at="store": in_child(
-        lambda: look_as_nobody(top / at, mode)
+    yield (
+        top / "store",
+        before,
+        lambda mode, at="store": in_child(lambda: look_as_nobody(top / at, mode)),
     )
     with pagestore.open(top / "store") as store:
         assert contents(store) == before
@@ -362,7 +367,9 @@ def test_branch_names_that_are_none(opened, name):
             use(name)
 
 
-@pytest.mark.parametrize("name", ["none", "", None, 3, b"one", "x" * 600, "\ud800", ["one"], "one~0"])
+@pytest.mark.parametrize(
+    "name", ["none", "", None, 3, b"one", "x" * 600, "\ud800", ["one"], "one~0"]
+)
 def test_mappings_of_names(opened, name):
     for names in (opened.snapshots, opened.branches):
         assert name not in names
@@ -381,7 +388,7 @@ def test_deleting_what_must_stay(opened):
         opened.delete_branch("one")
 
 
-@pytest.mark.parametrize("before", [None, 3, "yesterday", datetime(2020, 1, 1)])  # noqa: DTZ001
+@pytest.mark.parametrize("before", [None, 3, "yesterday", datetime(2020, 1, 1)])
 def test_expire_takes_an_aware_time(opened, before):
     with pytest.raises(InvalidError):
         opened.expire(before)
@@ -777,7 +784,6 @@ def test_a_forked_child_may_only_read_what_it_has(made):
     assert in_child(child) == "fine"
     assert [int(x.sum()) for x in held] == sums
     ws.close()
-    del view, live, ws, held
     store.close()
 
 
