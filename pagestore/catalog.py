@@ -14,6 +14,7 @@ kinship, snapshot and branch names. Does not know the arena, nor what a page tab
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import threading
@@ -468,7 +469,8 @@ class Catalog:
         if isinstance(e, lmdb.PanicError | lmdb.DiskError):
             self.broken = self.broken or f"LMDB failed ({e})"
             return BrokenError(f"{where}; reopen the store")
-        if isinstance(e, lmdb.MapFullError | lmdb.ReadersFullError | lmdb.TlsFullError):
+        full = lmdb.MapFullError | lmdb.ReadersFullError | lmdb.TlsFullError | lmdb.TxnFullError
+        if isinstance(e, full) or os.strerror(errno.ENOSPC) in str(e):
             return FullError(f"{self.path}: LMDB is full: {e}")
         if isinstance(e, lmdb.ReadonlyError):
             return ReadOnlyError(where)

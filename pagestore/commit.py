@@ -27,6 +27,7 @@ from pagestore.engine import Engine, Write
 from pagestore.errors import ConflictError
 from pagestore.format import (
     BRANCH,
+    NODE,
     SNAPSHOT,
     IntArray,
     NameRecord,
@@ -34,9 +35,11 @@ from pagestore.format import (
     RegionId,
     RegionRecord,
     SumArray,
+    Table,
     VersionId,
     VersionRecord,
     content_hash,
+    number_key,
     page_sum,
     page_sums,
     runs_of,
@@ -45,6 +48,7 @@ from pagestore.pagetable import (
     Difference,
     Nodes,
     differences,
+    exclusive_nodes,
     expand,
     lookup,
     singles,
@@ -264,7 +268,18 @@ class _Writer:
         if len(early.pages):
             found = found.over(self._really_new(early, before.at(early.pages)))
         self._reservations += change.reservations
-        return self._redirect(onto, found, before.at(found.pages)) if len(found.pages) else onto
+        if not len(found.pages):
+            return onto
+        done = self._redirect(onto, found, before.at(found.pages))
+        self._forget_passing(onto.table, done.table)
+        return done
+
+    def _forget_passing(self, table: Table, final: Table) -> None:
+        """Delete the nodes that a cut made in this commit, and that its pages replaced."""
+        if table.root is not None and table.root.birth == self._version:
+            before = VersionId(self._version - 1)
+            for node in exclusive_nodes(self._write.nodes, table, [final], before):
+                self._write.records.delete(number_key(NODE, node))
 
     def _before(self, region: RegionRecord, pages: IntArray) -> Placed:
         """Where the region has some pages now (slot 0: zeros), and their checksums."""

@@ -34,7 +34,7 @@ from pagestore.format import (
 )
 from pagestore.pagetable import Leaf, Nodes, differences, expand, extents, join_up, leaves
 
-ROUND_BYTES = 64 << 20
+ROUND_BYTES = 128 << 20
 MOST_ROUNDS = 64
 BATCH_BYTES = 4 << 20
 WINDOW = 512  # pages of a region looked at together

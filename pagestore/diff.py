@@ -8,7 +8,7 @@ import numpy as np
 from attrs import frozen
 
 from pagestore.checksums import read_sums
-from pagestore.format import IntArray, Records, RegionRecord, VersionRecord
+from pagestore.format import IntArray, Records, RegionRecord, VersionRecord, runs_of
 from pagestore.pagetable import Difference, Nodes, differences, expand
 
 
@@ -63,8 +63,8 @@ def changes(
         if a and b and a.id == b.id:
             if (a.shape, a.dtype) != (b.shape, b.dtype):
                 yield Change(name, 0, 0, "resized", page_size)
-            for start, stop in _runs(changed_pages(records, nodes, a, b)):
-                yield Change(name, start, stop, "written", page_size)
+            for start, count in runs_of(changed_pages(records, nodes, a, b)).tolist():
+                yield Change(name, start, start + count, "written", page_size)
 
 
 def changed_pages(records: Records, nodes: Nodes, a: RegionRecord, b: RegionRecord) -> IntArray:
@@ -88,9 +88,3 @@ def _really(records: Records, found: Difference) -> IntArray:
     same = np.zeros(len(pages), np.bool_)
     same[both] = read_sums(records, old[both]) == read_sums(records, new[both])
     return pages[~same]
-
-
-def _runs(pages: IntArray) -> Iterator[tuple[int, int]]:
-    cuts = np.flatnonzero(np.diff(pages) != 1) + 1
-    for run in np.split(pages, cuts) if len(pages) else ():
-        yield int(run[0]), int(run[-1]) + 1

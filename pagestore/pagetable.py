@@ -56,6 +56,7 @@ INLINE_MAX = 96  # extents in a leaf itself: 1.5 KiB, under LMDB's limit for a s
 MERGE_RATIO = 2  # a run is merged while it is at most this many times the size of what is new
 CACHED_EXTENTS = 1 << 21
 WORTH_PAINTING = 256  # extents
+WORTH_COMPARING = 1 << 14  # extents
 DENSE_PAGES = 1 << 22  # in all painted leaves together: 64 MiB of memory
 DENSE = 1 << 13  # extents: from here on a leaf's pages are painted one by one
 
@@ -157,6 +158,8 @@ class Painted:
 
     def at(self, pages: IntArray) -> tuple[IntArray, IntArray]:
         """Slot (0: zeros) and birth of some pages."""
+        if not len(self.slot):
+            return np.zeros(len(pages), np.int64), np.zeros(len(pages), np.int64)
         inside = np.minimum(pages, len(self.slot) - 1)
         slot = np.where(pages < len(self.slot), np.maximum(self.slot[inside], 0), 0)
         return slot, np.where(pages < len(self.slot), self.birth[inside], 0)
@@ -620,7 +623,11 @@ def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: 
         length = np.ones(len(start), np.int64)
         old_slot, old_birth = nodes.locate(old.node, start)
     else:
-        start, length = _pieces(nodes, old, new)
+        cover = _one_sided(nodes, old, new)
+        if sum(map(len, cover)) > WORTH_COMPARING:
+            return _painted_difference(nodes, old, new, floor)
+        stack = [run for side in (old, new) for run in _runs(nodes, side).values()]
+        start, length = _cut(cover, stack)
         old_slot, old_birth = _located(nodes, old, start)
         new_slot, new_birth = _located(nodes, new, start)
     keep = old_slot != new_slot
@@ -629,13 +636,28 @@ def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: 
     return Difference(start, length, old_slot, old_birth, new_slot, new_birth).take(keep)
 
 
-def _pieces(nodes: Nodes, old: _Side | None, new: _Side | None) -> tuple[IntArray, IntArray]:
-    """Where two leaves may differ: pieces within which each of them is linear."""
+def _painted_difference(
+    nodes: Nodes, old: _Side | None, new: _Side | None, floor: int
+) -> Difference:
+    """Compare two leaves page by page: faster than piece by piece once most pieces are short."""
+    a, b = (Painted.of(list(_runs(nodes, side).values())) for side in (old, new))
+    size = min(len(a.slot), len(b.slot))
+    longer = a if len(a.slot) > size else b
+    differ = np.flatnonzero(a.slot[:size] != b.slot[:size])
+    pages = np.concatenate((differ, np.arange(size, len(longer.slot))))
+    (old_slot, old_birth), (new_slot, new_birth) = a.at(pages), b.at(pages)
+    keep = old_slot != new_slot
+    if floor:
+        keep &= old_birth > floor
+    one = np.ones(len(pages), np.int64)
+    return Difference(pages, one, old_slot, old_birth, new_slot, new_birth).take(keep)
+
+
+def _one_sided(nodes: Nodes, old: _Side | None, new: _Side | None) -> list[Extents]:
+    """Runs that only one of two leaves has: a page that differs lies in one of them."""
     a, b = _runs(nodes, old), _runs(nodes, new)
-    # a page that differs lies in a run that only one side has
     cover = [run for key, run in a.items() if key not in b]
-    cover += [run for key, run in b.items() if key not in a]
-    return _cut(cover, [*a.values(), *b.values()])
+    return cover + [run for key, run in b.items() if key not in a]
 
 
 def _located(nodes: Nodes, side: _Side | None, pages: IntArray) -> tuple[IntArray, IntArray]:

@@ -101,7 +101,9 @@ class Space:
             count -= used
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def _next_run(self, count: int, least: int, grow: Callable[[int], None], long: bool) -> tuple[int, int]:
+    def _next_run(
+        self, count: int, least: int, grow: Callable[[int], None], long: bool
+    ) -> tuple[int, int]:
         if self._runs and self._runs[-1][1] >= least:
             return self._runs.pop()
         if self._freed_since >= max(LOOK_LEAST, len(self._free) >> 6):

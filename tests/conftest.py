@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 import pagestore
 from pagestore import kernel
@@ -24,6 +24,7 @@ _COMMON: dict[str, Any] = {
     "deadline": None,
     "suppress_health_check": list(HealthCheck),
     "print_blob": True,
+    "phases": [p for p in Phase if p is not Phase.explain],  # it traces every line
 }
 settings.register_profile("default", max_examples=100, stateful_step_count=40, **_COMMON)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)

@@ -24,6 +24,7 @@ from tests.damage import (
     assert_clean,
     assert_noticed,
     contents,
+    directory_in_memory,
     small_store,
     survey,
     verdict,
@@ -37,10 +38,10 @@ def pristine(tmp_path_factory):
 
 
 @pytest.fixture
-def made(pristine, tmp_path):
-    path = tmp_path / "store"
-    shutil.copytree(pristine[0], path)
-    return path, pristine[1]
+def made(pristine):
+    with directory_in_memory() as top:
+        shutil.copytree(pristine[0], top / "store")
+        yield top / "store", pristine[1]
 
 
 def survey_file(made, name, changes, mode="r"):
