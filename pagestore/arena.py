@@ -22,7 +22,14 @@ import numpy as np
 
 from pagestore import kernel
 from pagestore.errors import BrokenError, CorruptionError, FullError
-from pagestore.format import HEAD_OFFSETS, SUPERBLOCK_SIZE, HeadCopy, Superblock
+from pagestore.format import (
+    HEAD_OFFSETS,
+    SEAL_OFFSET,
+    SUPERBLOCK_SIZE,
+    CatalogSeal,
+    HeadCopy,
+    Superblock,
+)
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
@@ -196,6 +203,13 @@ class Arena:
     def write_head(self, head: HeadCopy) -> None:
         """Note the newest version beside the superblock; the next sync makes it durable."""
         self._pwrite(memoryview(head.pack()), HEAD_OFFSETS[head.transaction % 2])
+
+    def write_seal(self, seal: CatalogSeal) -> None:
+        """Note how the catalog file was left."""
+        self._pwrite(memoryview(seal.pack()), SEAL_OFFSET)
+
+    def read_seal(self) -> CatalogSeal | None:
+        return CatalogSeal.unpack(self._pread(64, SEAL_OFFSET))
 
     def read_head(self) -> HeadCopy | None:
         """Return the newest head that the superblock's page knows of."""

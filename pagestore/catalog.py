@@ -8,6 +8,9 @@ kinship, snapshot and branch names. Does not know the arena, nor what a page tab
 - C2  No transaction outlives a call: an open read transaction would make the file grow for ever.
 - C3  The file's size is compared with what its meta page promises before the first transaction:
       LMDB maps the file, and reading past its end kills the process.
+- C5  LMDB trusts its pages, and a flipped bit in one can kill the process: whoever opens a store
+      that nobody has open reads the file first. One that is as it was left is believed; another,
+      after a crash or a change, is examined page by page (up to 64 MiB of it).
 - C4  Room for a commit is reserved before it: LMDB reports a full disk as an I/O error.
 """
 
@@ -17,6 +20,7 @@ import contextlib
 import errno
 import itertools
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import lmdb.verify
+import xxhash
 from attrs import evolve
 
 from pagestore import kernel
@@ -46,6 +52,7 @@ from pagestore.format import (
     UNKEPT,
     VERSION,
     VERSION_KEY_SIZE,
+    CatalogSeal,
     Meta,
     NameRecord,
     NodeId,
@@ -64,6 +71,7 @@ from pagestore.format import (
 MAP_SIZE = 1 << 40  # address space only; halved until the process is allowed it
 MAX_READERS = 2048
 RESERVE = 1 << 20
+EXAMINED_MOST = 64 << 20
 _PSIZE = 4096
 
 
@@ -307,6 +315,28 @@ class Transaction:
 _KINDS = {SNAPSHOT: "snapshot", BRANCH: "branch"}
 
 
+def seal_of(path: Path) -> CatalogSeal:
+    """Size and hash of a catalog file that nobody writes."""
+    size, digest = 0, xxhash.xxh3_128()
+    with path.open("rb", buffering=0) as file:
+        while part := file.read(1 << 22):
+            size += len(part)
+            digest.update(part)
+    return CatalogSeal(size, digest.digest())
+
+
+def examine(path: Path, seal: CatalogSeal | None) -> None:
+    """Raise `CorruptionError` where LMDB could be led astray by its own file (C5)."""
+    if seal_of(path) == seal or path.stat().st_size > EXAMINED_MOST:
+        return
+    try:
+        faults = lmdb.verify.verify(str(path), subdir=False)
+    except (lmdb.verify.VerifyError, ValueError, struct.error, IndexError) as e:
+        faults = [str(e)]
+    if faults:
+        raise CorruptionError(f"{path}: damaged: {faults[0]} ({len(faults)} such findings)")
+
+
 class Catalog:
     """The LMDB environment of one store in this process."""
 
@@ -454,15 +484,18 @@ class Catalog:
         need = end + 3 * written + (64 << 10)
         if need <= self._reserved:
             return
-        while True:
-            try:
-                kernel.allocate(self._fd, end, need - end + RESERVE, keep_size=True)
+        # the ballast may be all the room there is: then no more than what is needed
+        for stop, make_room in ((need + RESERVE, None), (need, None), (need, spare)):
+            if make_room is not None and not make_room():
                 break
+            try:
+                kernel.allocate(self._fd, end, stop - end, keep_size=True)
             except OSError as e:
-                if spare is None or not spare():
-                    raise FullError(f"{self.path}: no space left for the catalog") from e
-                spare = None
-        self._reserved = need + RESERVE
+                refused = e
+            else:
+                self._reserved = stop
+                return
+        raise FullError(f"{self.path}: no space left for the catalog") from refused
 
     def _translated(self, e: lmdb.Error) -> PagestoreError:
         where = f"{self.path}: {e}"

@@ -27,7 +27,7 @@ from attrs import evolve
 
 from pagestore import kernel
 from pagestore.arena import Arena
-from pagestore.catalog import Catalog, Transaction
+from pagestore.catalog import Catalog, Transaction, examine, seal_of
 from pagestore.checksums import KnownSums
 from pagestore.dirty import Tracker, choose
 from pagestore.errors import (
@@ -143,15 +143,21 @@ class Engine:
         self.sums = KnownSums()
         self.lock = threading.RLock()
         self.closed = False
+        self._wrote = False
         self.tracker: Tracker = choose(tracking)
         self.arena = _open_arena(path, writable)
         try:
-            self.catalog = _open_catalog(path, writable)
+            self.pins = _open_pins(path)
             try:
-                self._verify_identity()
-                self.pins = _open_pins(path)
+                self.pins.enter(lambda: _examine_catalog(path, self.arena))
+                self.catalog = _open_catalog(path, writable)
+                try:
+                    self._verify_identity()
+                except BaseException:
+                    self.catalog.close()
+                    raise
             except BaseException:
-                self.catalog.close()
+                self.pins.close()
                 raise
         except BaseException:
             self.arena.close()
@@ -227,6 +233,7 @@ class Engine:
             try:
                 with self.catalog.write(self._drop_ballast if spare else None) as records:
                     write = Write(self, records)
+                    self._wrote = True
                     transaction = records.id
                     yield write
                     write.finish()
@@ -294,6 +301,12 @@ class Engine:
         with _registry_lock:
             _detach(self)
 
+    def seal(self) -> None:
+        """Note how the catalog's file was left, so that the next to open it can trust it."""
+        if self._wrote and not self.broken:
+            with contextlib.suppress(OSError, PagestoreError):
+                self.arena.write_seal(seal_of(self.path / CATALOG))
+
     # ------------------------------------------------------------------------------- ballast
 
     def _drop_ballast(self) -> bool:
@@ -326,6 +339,7 @@ def _detach(engine: Engine) -> None:
     if os.getpid() == engine.pid:
         with engine.lock:
             engine.catalog.close()
+            engine.pins.leave(engine.seal)
             engine.arena.close()
             engine.pins.close()
             engine.tracker.close()
@@ -467,6 +481,14 @@ def _open_catalog(path: Path, writable: bool) -> Catalog:
         raise CorruptionError(f"{path}: the catalog is missing") from None
     except OSError as e:
         raise _refused(file, e) from e
+
+
+def _examine_catalog(path: Path, arena: Arena) -> None:
+    """Look at a catalog that nobody has open, if it is not as it was left."""
+    with contextlib.suppress(OSError):  # opening it says better what is wrong
+        file = path / CATALOG
+        if file.stat().st_size >= 2 * kernel.PAGE_SIZE:
+            examine(file, arena.read_seal())
 
 
 def _open_pins(path: Path) -> Pins:

@@ -248,6 +248,30 @@ class HeadCopy:
         return cls(VersionId(version), next_version, transaction, root)
 
 
+SEAL_OFFSET: Final = 1536
+_SEAL = struct.Struct("<Q16s")
+
+
+@frozen
+class CatalogSeal:
+    """Size and XXH3-128 of the catalog file as the last process to leave it left it."""
+
+    size: int
+    digest: bytes
+
+    def pack(self) -> bytes:
+        body = _SEAL.pack(self.size, self.digest)
+        return body + xxhash.xxh3_64_digest(body)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> CatalogSeal | None:
+        """Return the seal, or None where there is none that is whole."""
+        body, check = raw[: _SEAL.size], raw[_SEAL.size : _SEAL.size + 8]
+        if len(raw) < _SEAL.size + 8 or check != xxhash.xxh3_64_digest(body):
+            return None
+        return cls(*_SEAL.unpack(body))
+
+
 # ------------------------------------------------------------------------------------ records
 
 _META = struct.Struct("<I16sIBQQQQQQ")

@@ -425,19 +425,31 @@ def update(nodes: Nodes, table: Table, new: Extents, version: VersionId) -> Tabl
     """Return a table in which the pages of `new` (sorted, born in `version`) lie where it says."""
     if not len(new):
         return table
-    last = int(new.page[-1] + new.length[-1])
-    while span(table) <= last - 1:
-        table = _grow(nodes, table, version)
-    root = _update(nodes, table.root, table.height, 0, new, version)
-    return Table(root, table.height)
+    last, top = int(new.page[-1] + new.length[-1]), table
+    while span(top) < last:
+        top = Table(None, top.height + 1)
+    if table.root is None or top.height == table.height:
+        return Table(_update(nodes, table.root, top.height, 0, new, version), top.height)
+    part = clip(new, 0, span(table))
+    low = _update(nodes, table.root, table.height, 0, part, version) if len(part) else table.root
+    return _grow(nodes, Table(low, table.height), clip(new, span(table), last), version)
 
 
-def _grow(nodes: Nodes, table: Table, version: VersionId) -> Table:
-    if table.root is None:
-        return Table(None, table.height + 1)
-    children = np.zeros(FAN, BRANCH_REF)
-    children[0] = (table.root.node, table.root.birth)
-    return Table(NodeRef(nodes.write(children), version), table.height + 1)
+def _grow(nodes: Nodes, table: Table, new: Extents, version: VersionId) -> Table:
+    """Put levels on top, each node written once, until the pages of `new` have room."""
+    assert table.root is not None
+    while len(new):
+        children = np.zeros(FAN, BRANCH_REF)
+        children[0] = (table.root.node, table.root.birth)
+        height, size = table.height, LEAF_BITS + FAN_BITS * table.height
+        for i in range(1, FAN):
+            part = clip(new, i << size, (i + 1) << size)
+            if len(part):
+                child = _update(nodes, None, height, i, part, version)
+                children[i] = (child.node, child.birth)
+        table = Table(NodeRef(nodes.write(children), version), height + 1)
+        new = clip(new, FAN << size, int(new.page[-1] + new.length[-1]))
+    return table
 
 
 def _update(

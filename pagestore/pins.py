@@ -15,12 +15,15 @@ import errno
 import os
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 
 from pagestore import kernel
 from pagestore.format import VersionId
 
+WAIT_SECONDS = 0.0005
 _RESERVATIONS = 1 << 61
+_OPEN = _RESERVATIONS - 1  # held shared by every process that has the store open
 
 
 class Pin:
@@ -60,6 +63,27 @@ class Pins:
         self._done: deque[VersionId] = deque()
         self._closing = False
 
+    def enter(self, examine: Callable[[], None]) -> None:
+        """Join those who have the store open; who comes first looks at the files before."""
+        try:
+            alone = kernel.lock_exclusive(self._fd, _OPEN)
+        except OSError:  # a lock file that may only be read
+            alone = False
+        try:
+            if alone:
+                examine()
+        finally:
+            kernel.lock_shared(self._fd, _OPEN, wait=True)
+
+    def leave(self, seal: Callable[[], None]) -> None:
+        """Be no longer among them; who is the last to go seals the files."""
+        try:
+            if kernel.lock_exclusive(self._fd, _OPEN):
+                seal()
+        except OSError:
+            pass
+        kernel.unlock(self._fd, _OPEN)
+
     def close(self) -> None:
         """Give up the lock file, once the last array that is wired to a version is gone."""
         with self._lock:
@@ -76,11 +100,12 @@ class Pins:
         """Pin a version. The caller then checks that it still exists."""
         with self._lock:
             self._drain()
-            while version in self._exclusive:
-                self._free.wait()
-            if not self._counts[version]:
-                # whoever holds it exclusively is about to commit: a short wait
-                kernel.lock_shared(self._fd, version, wait=True)
+            # whoever holds it exclusively is about to commit: a short wait, and not in the kernel:
+            # with the lock held there, two processes could wait for each other in a circle
+            while version in self._exclusive or not (
+                self._counts[version] or kernel.lock_shared(self._fd, version)
+            ):
+                self._free.wait(WAIT_SECONDS)
             self._counts[version] += 1
         return Pin(self, version)
 

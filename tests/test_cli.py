@@ -505,6 +505,18 @@ def test_the_demo(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_demo_that_nobody_reads(tmp_path):
+    it = process("demo", "--size", 4, "--dir", tmp_path)
+    assert it.stdout
+    assert it.stderr
+    it.stdout.readline()
+    it.stdout.close()
+    assert it.wait(60) == -signal.SIGPIPE
+    assert it.stderr.read() == b""
+    it.stderr.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_demo_cleans_up_when_stopped(tmp_path):
     with process("demo", "--size", 64, "--dir", tmp_path) as it:
         deadline = time.monotonic() + 60

@@ -20,6 +20,11 @@ class Bytes(int):
     """A size, printed with a unit for a person."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # ends as in every other command, not with rich's status
+
+
 Cell = str | int | datetime | tuple[str, ...] | None
 
 
@@ -32,7 +37,7 @@ def console(stream: TextIO | None = None) -> Console:
     """Return a console on `stream` that is plain unless that is a terminal."""
     out = stream or sys.stdout
     eyes = is_terminal(out)
-    return Console(
+    return _Console(
         file=out,
         force_terminal=eyes,
         no_color=None if eyes else True,

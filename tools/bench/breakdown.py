@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import functools
 import importlib
+import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pagestore
+from tools.bench.commits import reach_steady_state
 from tools.bench.floor import Floor
 from tools.bench.workload import FIRST, REGION, Bench, Changes, first_byte
+
+US = 1e6
+TOTAL, REST = "(all)", "(outside every step)"
 
 STEPS = {
     "pagestore.dirty.userfault:UserfaultTracker.written": "scan (dirty pages)",
@@ -66,7 +71,6 @@ STEPS = {
     "pagestore.workspace:Workspace._changes": "workspace: collect changes",
     "pagestore.workspace:Workspace._settle": "workspace: settle",
     "pagestore.workspace:Workspace._adopt": "workspace: adopt",
-    "pagestore.workspace:Workspace._release_if_large": "workspace: release if large",
     "pagestore.kernel:total_memory": "kernel: total_memory",
     "pagestore.kernel:private_bytes": "kernel: private_bytes",
     "pagestore.history:Version.of": "version for the user",
@@ -81,7 +85,6 @@ STEPS = {
     "pagestore.commit:store_pages": "commit: store pages, rest",
     "pagestore.commit:_Writer.apply": "commit: apply, rest",
     "pagestore.commit:_Writer._redirect": "commit: redirect, rest",
-    "pagestore.commit:_Writer._without": "commit: without, rest",
     "pagestore.commit:_Writer.finish": "commit: finish, rest",
     "pagestore.pagetable:_push": "table: push (merge)",
     "pagestore.pagetable:flatten": "table: flatten",
@@ -190,23 +193,30 @@ class Clock:
         prepare: Callable[[int], Any] = lambda i: None,
     ) -> Iterator[str]:
         """Run `act` n times; return its steps in µs a run, largest first."""
-        self.own.clear()
+        runs: list[dict[str, float]] = []
         self.calls.clear()
-        total = 0.0
         for i in range(n):
             prepare(i)
+            self.own.clear()
             self.on = True
             start = time.perf_counter()
             act(i)
-            total += time.perf_counter() - start
+            total = time.perf_counter() - start
             self.on = False
-        rows = sorted(self.own.items(), key=lambda item: -item[1])
-        yield f"\n## {what}: {total / n * 1e6:,.0f} µs (mean of {n})\n"
-        rows.append(("(outside every step)", total - sum(self.own.values())))
-        for label, took in rows:
-            if took * 1000 > total:
-                calls = self.calls.get(label, n) / n
-                yield f"    {label:32}{took / n * 1e6:10,.1f} µs{calls:9.1f} calls"
+            runs.append({TOTAL: total, REST: total - sum(self.own.values()), **self.own})
+        middle = {step: _middle(runs, step) for step in {s for run in runs for s in run}}
+        mean = {step: sum(run.get(step, 0.0) for run in runs) / n for step in middle}
+        yield f"\n## {what}: {middle[TOTAL] * US:,.0f} µs (median of {n})\n"
+        yield f"    {'step':32}{'median µs':>12}{'mean µs':>12}{'calls':>9}"
+        for step in sorted(middle, key=lambda step: -mean[step]):
+            if mean[step] * 300 > mean[TOTAL]:
+                calls = self.calls.get(step, n) / n
+                line = f"{middle[step] * US:12,.1f}{mean[step] * US:12,.1f}{calls:9.1f}"
+                yield f"    {step:32}{line}"
+
+
+def _middle(runs: Sequence[dict[str, float]], step: str) -> float:
+    return statistics.median(run.get(step, 0.0) for run in runs)
 
 
 def run(bench: Bench) -> Iterator[str]:
@@ -216,12 +226,13 @@ def run(bench: Bench) -> Iterator[str]:
     yield f"Own time of each step, {time.ctime()}; gone: {', '.join(clock.missing) or 'none'}"
     with bench.copy(bench.large) as store, store.begin() as ws:
         changes = Changes(ws, ws[REGION])
-        for k, warm, n in ((4, 20, 100), (bench.many, 20, 12), (100, 50, 100), (4, 50, 100)):
-            kind = "young" if warm == 20 and k == 4 else "steady"
-            yield from _commits(bench, clock, changes, k, warm, n, kind, lambda i: ws.commit())
+        yield from _commits(bench, clock, changes, 4, 100, "young", lambda i: ws.commit())
+        reach_steady_state(store, changes, bench.many)
+        for k, n in ((bench.many, 12), (100, 100), (4, 100)):
+            yield from _commits(bench, clock, changes, k, n, "steady", lambda i: ws.commit())
         for k, n in ((4, 60), (100, 60), (bench.many, 6)):
             name = functools.partial(_name, ws, k)
-            yield from _commits(bench, clock, changes, k, 2, n, "each named", name)
+            yield from _commits(bench, clock, changes, k, n, "each named", name)
         yield from _floored(bench, clock, "store.snapshot", lambda i: store.snapshot(f"x{i}"))
         yield from _floored(bench, clock, "workspace.snapshot", lambda i: ws.snapshot(f"y{i}"))
 
@@ -243,7 +254,6 @@ def _commits(
     clock: Clock,
     changes: Changes,
     k: int,
-    warm: int,
     n: int,
     kind: str,
     commit: Callable[[int], Any],
@@ -255,12 +265,12 @@ def _commits(
         changes.make(k)
         least.append(floor.commit(changes.memory, changes.pages))
 
-    for i in range(warm):
+    for i in range(min(n // 3, 20)):
         prepare(i)
         commit(-1 - i)
     least.clear()
     yield from clock.table(f"commit of {k:,} pages, {kind}", n, commit, prepare)
-    yield f"  (floor, mean: {sum(least) / n * 1e6:,.0f} µs)"
+    yield f"    (floor, median: {statistics.median(least) * US:,.0f} µs)"
     floor.close()
 
 
@@ -270,5 +280,5 @@ def _floored(bench: Bench, clock: Clock, what: str, act: Callable[[int], Any]) -
     yield from clock.table(
         f"{what} of an unchanged head", 100, act, lambda i: least.append(floor.record())
     )
-    yield f"  (empty commit, mean: {sum(least) / 100 * 1e6:,.0f} µs)"
+    yield f"    (empty commit, median: {statistics.median(least) * US:,.0f} µs)"
     floor.close()

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from attrs import evolve
+
 import pagestore
 from tools.bench.floor import Floor
 from tools.bench.harness import Row, compare, interleave, seconds
@@ -24,8 +26,11 @@ def run(bench: Bench) -> Iterator[Row]:
         changes = Changes(ws, ws[REGION])
         for k in FEW:
             yield _row(bench, changes, k, n, "young", None, ws.commit)
-        _reach_steady_state(store, changes, bench.many)
-        yield _row(bench, changes, bench.many, 15, "steady", 2.5, ws.commit)
+        reach_steady_state(store, changes, bench.many)
+        stats = store.stats()
+        note = f"the arena holds {stats.arena_bytes >> 20:,} MiB, {stats.free_bytes >> 20:,} free"
+        row = _row(bench, changes, bench.many, 15, "steady", 2.5, ws.commit)
+        yield evolve(row, note=note)
         for k in reversed(FEW):
             yield _row(bench, changes, k, n, "steady", 2.5, ws.commit)
         named = _Namer(ws)
@@ -65,7 +70,7 @@ def _row(
     return compare(f"commit of {k:,} pages, {kind}", mine, least, target)
 
 
-def _reach_steady_state(store: pagestore.Store, changes: Changes, k: int) -> None:
+def reach_steady_state(store: pagestore.Store, changes: Changes, k: int) -> None:
     """Commit until the arena has stopped growing."""
     arena = Path(store.path) / "arena"
     size, quiet = 0, 0

@@ -155,7 +155,8 @@ def render(rows: Iterable[Row]) -> Iterator[str]:
         value, limit = (_amount(x, row.unit) for x in (row.value, row.limit))
         target = "-" if row.target is None else f"{row.target:.2f}"
         verdict = {None: "", True: "ok", False: "NOT"}[row.ok]
-        yield f"{row.what:56}{value:>14} {limit:>14} {row.ratio:7.2f}{target:>8}  {verdict}".rstrip()
+        line = f"{row.what:56}{value:>14} {limit:>14} {row.ratio:7.2f}{target:>8}  {verdict}"
+        yield line.rstrip()
         if row.note:
             yield f"    {row.note}"
 

@@ -26,11 +26,11 @@ def run(bench: Bench) -> Iterator[Row]:
     path, new = bench.share(SHARED)
     if new:
         bench.copy_to(path, SMALL)
-    yield from _history(bench, path, SMALL, 2_000 if bench.quick else 20_000, 100.0)
+    yield from _history(bench, path, SMALL, 2_000 if bench.quick else 20_000, 80.0)
     if not bench.quick:
         path = bench.path("history")
         bench.copy_to(path, bench.large)
-        yield from _history(bench, path, bench.large, 20_000, 60.0)
+        yield from _history(bench, path, bench.large, 20_000, 50.0)
         shutil.rmtree(path)
 
 
@@ -39,7 +39,7 @@ def long_store(bench: Bench) -> Path:
     path, new = bench.share(SHARED)
     if new:
         bench.copy_to(path, SMALL)
-        list(_history(bench, path, SMALL, 2_000 if bench.quick else 20_000, 100.0))
+        list(_history(bench, path, SMALL, 2_000 if bench.quick else 20_000, 80.0))
     return path
 
 

@@ -51,9 +51,7 @@ def _scans(bench: Bench, path: Path, ref: str, what: str, target: float) -> Iter
     laters: list[list[float]] = [[], []]
     with pagestore.open(path) as store:
         with store.view(ref) as view:
-            view[REGION].tofile(plain)
-        with plain.open("rb") as file:
-            os.fsync(file)
+            _write(plain, view[REGION])
 
         def scan(array: np.ndarray[Any, Any], side: int) -> float:
             firsts[side].append(seconds(lambda: total.add(int(array.sum()))))
@@ -72,3 +70,13 @@ def _scans(bench: Bench, path: Path, ref: str, what: str, target: float) -> Iter
         raise AssertionError(f"the view and the file differ: {total}")
     yield compare(f"scan, first pass, {what}", firsts[0], firsts[1], target)
     yield compare(f"scan, later passes, {what}", laters[0], laters[1], target)
+
+
+def _write(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """Write a file as a store would, so that it lies as well on the disk and in the cache."""
+    data: Any = array.view(np.uint8)
+    with path.open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, len(data))
+        for i in range(0, len(data), 4 << 20):
+            file.write(data[i : i + (4 << 20)])
+        os.fsync(file)
