@@ -8,10 +8,10 @@ kinship, snapshot and branch names. Does not know the arena, nor what a page tab
 - C2  No transaction outlives a call: an open read transaction would make the file grow for ever.
 - C3  The file's size is compared with what its meta page promises before the first transaction:
       LMDB maps the file, and reading past its end kills the process.
+- C4  Room for a commit is reserved before it: LMDB reports a full disk as an I/O error.
 - C5  LMDB trusts its pages, and a flipped bit in one can kill the process: whoever opens a store
       that nobody has open reads the file first. One that is as it was left is believed; another,
       after a crash or a change, is examined page by page (up to 64 MiB of it).
-- C4  Room for a commit is reserved before it: LMDB reports a full disk as an I/O error.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ MAP_SIZE = 1 << 40  # address space only; halved until the process is allowed it
 MAX_READERS = 2048
 RESERVE = 1 << 20
 EXAMINED_MOST = 64 << 20
-_PSIZE = 4096
+_verify: Callable[..., list[str]] = lmdb.verify.verify  # py-lmdb gives it no types
 
 
 class Transaction:
@@ -330,7 +330,7 @@ def examine(path: Path, seal: CatalogSeal | None) -> None:
     if seal_of(path) == seal or path.stat().st_size > EXAMINED_MOST:
         return
     try:
-        faults = lmdb.verify.verify(str(path), subdir=False)
+        faults = _verify(str(path), subdir=False)
     except (lmdb.verify.VerifyError, ValueError, struct.error, IndexError) as e:
         faults = [str(e)]
     if faults:
@@ -384,6 +384,7 @@ class Catalog:
                     ) from e
                 raise self._translated(e) from e
         self._check_size(env)
+        self._page = int(env.stat()["psize"])
         return env
 
     def _too_large(self) -> PagestoreError:
@@ -394,7 +395,7 @@ class Catalog:
         return FullError(f"{self.path}: no address space for the catalog")
 
     def _check_size(self, env: lmdb.Environment) -> None:
-        promised = (int(env.info()["last_pgno"]) + 1) * _PSIZE
+        promised = (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
         size = self.path.stat().st_size
         if size < promised:
             env.close()
@@ -480,7 +481,7 @@ class Catalog:
 
     def _reserve(self, written: int, spare: Callable[[], bool] | None) -> None:
         """Have blocks for what the transaction may append, or fail before it begins (C4)."""
-        end = (int(self._env.info()["last_pgno"]) + 1) * _PSIZE
+        end = (int(self._env.info()["last_pgno"]) + 1) * self._page
         need = end + 3 * written + (64 << 10)
         if need <= self._reserved:
             return

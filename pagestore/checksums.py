@@ -40,7 +40,7 @@ def write_sums(records: Records, slots: IntArray, sums: SumArray) -> None:
     table = _load(records, chunks, missing=True)
     table[np.searchsorted(chunks, slots // SUMS_CHUNK), slots % SUMS_CHUNK] = sums
     for i, chunk in enumerate(chunks.tolist()):
-        records.put(number_key(SUMS, chunk), table[i].tobytes())
+        records.put(number_key(SUMS, chunk), table[i].astype("<u8").tobytes())
 
 
 def _load(records: Records, chunks: IntArray, *, missing: bool) -> SumArray:
@@ -50,7 +50,7 @@ def _load(records: Records, chunks: IntArray, *, missing: bool) -> SumArray:
     raw = b"".join([found.get(key, blank) for key in keys])
     if len(raw) != _SIZE * len(keys):
         raise CorruptionError("the checksums of slots in use are missing, or of the wrong size")
-    return np.frombuffer(raw, np.uint64).reshape(-1, SUMS_CHUNK).copy()
+    return np.frombuffer(raw, "<u8").reshape(-1, SUMS_CHUNK).astype(np.uint64)
 
 
 class KnownSums:

@@ -27,6 +27,7 @@ from pagestore.format import (
     VersionId,
     page_sums,
     runs_of,
+    sorted_unique,
 )
 from pagestore.pagetable import clip, extents, lookup, singles
 from pagestore.wiring import Anchor, Wiring
@@ -54,8 +55,6 @@ class Draft:
         As the workspace's base version has it; None for a region created since.
     kept : int
         Pages from this number on are not the base's: the region was shorter meanwhile.
-    dirty : IntArray
-        Sorted pages that may differ from the base and from what was flushed.
     flushed : Placed
         Pages that were written early.
     """
@@ -71,8 +70,21 @@ class Draft:
         self.region = region
         self.base = base
         self.kept = page_count(base, engine.page_size) if base else 0
-        self.dirty = NO_PAGES
+        self._dirty = NO_PAGES
+        self._touched: list[IntArray] = []  # noted, but not merged yet: writes come one by one
         self.flushed = Placed()
+
+    @property
+    def dirty(self) -> IntArray:
+        """Sorted pages that may differ from the base and from what was flushed."""
+        if self._touched:
+            self._dirty = sorted_unique(np.concatenate([self._dirty, *self._touched]))
+            self._touched = []
+        return self._dirty
+
+    @dirty.setter
+    def dirty(self, pages: IntArray) -> None:
+        self._dirty, self._touched = pages, []
 
     @property
     def pages(self) -> int:
@@ -130,7 +142,7 @@ class Draft:
 
     def touch(self, pages: IntArray) -> None:
         """Note sorted pages as dirty."""
-        self.dirty = np.union1d(self.dirty, pages) if len(self.dirty) else pages
+        self._touched.append(pages)
 
     def retire(self, version: VersionId) -> None:
         """Leave memory to the arrays that still look into it, with a pin of its own."""

@@ -242,12 +242,11 @@ class Engine:
                 raise
             finally:
                 self.pins.end_exclusive()
-            if not write.records.written:
-                transaction -= 1  # LMDB gives one that wrote nothing no number
-            self.space.committed(transaction)
-            self.sums.committed(transaction)
+            if write.records.written:  # LMDB gives one that wrote nothing no number
+                self.space.committed(transaction)
+                self.sums.committed(transaction)
+                self._note_head(write.head, write.records.meta.next_version, transaction)
             write.nodes.committed()
-            self._note_head(write.head, write.records.meta.next_version, transaction)
             if spare:
                 self._restore_ballast()
 

@@ -30,7 +30,7 @@ class InvalidError(PagestoreError, ValueError):
 
 
 class ConflictError(PagestoreError):
-    """Someone else committed the same page first: refresh, redo the change, commit again."""
+    """Someone else changed the same page first: roll back, refresh, redo the change, commit."""
 
 
 class ReadOnlyError(PagestoreError):

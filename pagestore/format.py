@@ -1,7 +1,7 @@
 """The bytes on disk: every identifier, record, key and checksum, written once.
 
 Owns: the layout of the arena's superblock and of every record in the catalog. Knows nothing of
-files, transactions or memory. ``docs/format.md`` is generated from the constants here.
+files, transactions or memory. ``docs/format.md`` says the same in words; a test compares them.
 
 Every record in the catalog is *sealed*: eight bytes of XXH3-64 over its key and payload come
 first, so a record that was damaged, moved or cut is never believed. Numbers are little-endian in
@@ -468,6 +468,7 @@ LEAF_SPAN: Final = 1 << LEAF_BITS
 FAN: Final = 1 << FAN_BITS
 _LEAF_MASK = np.uint64(LEAF_SPAN - 1)
 _SHIFT = np.uint64(LEAF_BITS)
+MAX_SLOTS: Final = 1 << (64 - LEAF_BITS)  # what an extent's word leaves for a slot, or a birth
 KIND_LEAF: Final = 1
 KIND_RUN: Final = 2
 KIND_BRANCH: Final = 3
@@ -509,14 +510,14 @@ class Extents:
 
     def pack(self) -> bytes:
         """Two 64-bit words an extent: slot and page, birth and length - 1."""
-        words = np.empty((len(self), 2), np.uint64)
+        words = np.empty((len(self), 2), "<u8")
         words[:, 0] = (self.slot.astype(np.uint64) << _SHIFT) | self.page.astype(np.uint64)
         words[:, 1] = (self.birth.astype(np.uint64) << _SHIFT) | (self.length - 1).astype(np.uint64)
         return words.tobytes()
 
     @classmethod
     def unpack(cls, raw: bytes | memoryview) -> Extents:
-        words = np.frombuffer(raw, np.uint64).reshape(-1, 2)
+        words = np.frombuffer(raw, "<u8").reshape(-1, 2).astype(np.uint64, copy=False)
         low, high = words & _LEAF_MASK, words >> _SHIFT
         return cls(
             low[:, 0].astype(np.int64),

@@ -116,11 +116,6 @@ def map_zero(address: int, nbytes: int, *, writable: bool) -> None:
     _call("mmap", address, nbytes, _READ_WRITE if writable else _READ, flags, -1, 0)
 
 
-def protect(address: int, nbytes: int, *, writable: bool) -> None:
-    """Allow or forbid stores; a forbidden one is SIGSEGV."""
-    _call("mprotect", address, nbytes, _READ_WRITE if writable else _READ)
-
-
 def prefetch(address: int, nbytes: int) -> None:
     """Look first: bring the pages in, and raise where a plain load would be SIGBUS."""
     try:
@@ -128,11 +123,6 @@ def prefetch(address: int, nbytes: int) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:  # before Linux 5.14 there is no such advice
             raise
-
-
-def discard(address: int, nbytes: int) -> None:
-    """Drop private pages: the next load sees what the mapping's file holds, or zeros."""
-    _call("madvise", address, nbytes, mmap.MADV_DONTNEED, says="madvise(DONTNEED)")
 
 
 # ---------------------------------------------------------------- written pages
@@ -383,15 +373,7 @@ def punch_hole(fd: int, offset: int, nbytes: int) -> None:
 def total_memory() -> int:
     """Bytes of memory that this process may use at most."""
     physical = os.sysconf("SC_PHYS_PAGES") * PAGE_SIZE
-    return min([physical, *(limit for limit, _ in _cgroups())])
-
-
-def available_memory() -> int:
-    """Bytes of memory that this process may still take without anyone's being pushed out."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * PAGE_SIZE
-    with contextlib.suppress(OSError):
-        free = _table(Path("/proc/meminfo")).get("MemAvailable:", free // 1024) * 1024
-    return max(0, min([free, *(limit - used for limit, used in _cgroups())]))
+    return min([physical, *_cgroup_limits()])
 
 
 def private_bytes() -> int:
@@ -417,23 +399,20 @@ def count_mappings() -> int:
         return 0
 
 
-def _cgroups() -> Iterator[tuple[int, int]]:
-    """Limit and use (without the page cache) of each control group this process counts to."""
+def _cgroup_limits() -> Iterator[int]:
+    """Memory limits of the control groups that this process counts to."""
     try:
         memberships = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return
-    physical = os.sysconf("SC_PHYS_PAGES") * PAGE_SIZE
     for membership in memberships:
         _, controllers, path = membership.split(":", 2)
         if not controllers:
-            root, limit, use, cache = "", "max", "current", ("inactive_file", "active_file")
+            top, limit = Path("/sys/fs/cgroup"), "memory.max"
         elif "memory" in controllers.split(","):
-            root, limit, use = "memory", "limit_in_bytes", "usage_in_bytes"
-            cache = ("total_inactive_file", "total_active_file")
+            top, limit = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
         else:
             continue
-        top = Path("/sys/fs/cgroup", root)
         group = top / path.lstrip("/")
         # A container may not see its own group by this path, but it always sees the top.
         for level in (group, *group.parents):
@@ -441,17 +420,7 @@ def _cgroups() -> Iterator[tuple[int, int]]:
                 break
             # "max" is no number, and a group without limits has no such file.
             with contextlib.suppress(OSError, ValueError):
-                most = int((level / f"memory.{limit}").read_text())
-                if most >= physical:  # how the first version says "max"
-                    continue
-                used = int((level / f"memory.{use}").read_text())
-                stat = _table(level / "memory.stat")
-                yield most, used - sum(stat.get(name, 0) for name in cache)
-
-
-def _table(path: Path) -> dict[str, int]:
-    lines = (line.split() for line in path.read_text().splitlines())
-    return {line[0]: int(line[1]) for line in lines if len(line) > 1}
+                yield int((level / limit).read_text())
 
 
 # ---------------------------------------------------------------- what this kernel offers

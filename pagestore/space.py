@@ -24,6 +24,7 @@ from pagestore.errors import CorruptionError, FullError
 from pagestore.format import (
     FREE,
     FREE_CHUNK,
+    MAX_SLOTS,
     RUN,
     SPACE_LOG,
     IntArray,
@@ -145,6 +146,8 @@ class Space:
 
     def _grow(self, count: int, grow: Callable[[int], None]) -> tuple[int, int]:
         have = len(self._free)
+        if have + count > MAX_SLOTS:
+            raise FullError(f"the arena cannot have more than {MAX_SLOTS} slots")
         step = max(count, min(max(have >> 4, GROW_LEAST), GROW_MOST))
         try:
             grow(have + step)

@@ -222,7 +222,7 @@ class Store:
         """
         check_name(name, "snapshot")
         check_message(message)
-        return self._version(self._for_change().name_version(_plain(at), name, message))
+        return self._version(self._for_change().name_version(_plain(at), name, message), message)
 
     def create_branch(self, name: str, *, at: Ref = "main") -> Version:
         """Start a new line of work at a version; errors as for `snapshot`."""
@@ -313,10 +313,10 @@ class Store:
             names = [name for _, name in records.names_of(record.id)]
         return Version.of(record, names)
 
-    def _version(self, record: VersionRecord) -> Version:
+    def _version(self, record: VersionRecord, message: str = "") -> Version:
         with self._engine.read() as (records, _):
             names = [name for _, name in records.names_of(record.id)]
-        return Version.of(record, names)
+        return Version.of(record, names, message)
 
     def log(self, ref: Ref = "main") -> Iterator[Version]:
         """Yield a version and its kept ancestors, newest first."""

@@ -201,9 +201,9 @@ class Wiring:
         """Show more pages of the reserved range; they are zeros."""
         if pages > self.capacity:
             raise FullError(f"a region in use can grow to {self.capacity} pages here")
-        self._blank(self.pages, min(pages, self._shown))
+        before, self.pages = self.pages, pages
+        self._blank(before, min(pages, self._shown))
         self._shown = max(self._shown, pages)
-        self.pages = pages
 
     def shrink(self, pages: int) -> None:
         """Show fewer pages; the ones cut off read as zeros from now on."""
@@ -229,6 +229,12 @@ class Wiring:
             self.arena.check_slots(int(ends.max()))
 
     def _map(self, extents: Extents, *, shared: bool) -> None:
+        try:
+            self._map_each(extents, shared=shared)
+        except OSError as e:
+            raise FullError(f"the kernel refused to map a region's pages: {e}") from e
+
+    def _map_each(self, extents: Extents, *, shared: bool) -> None:
         page_size, fd = self.page_size, self.arena.fd
         for page, length, slot in _rows(extents):
             address, size = self.address + page * page_size, length * page_size

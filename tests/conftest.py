@@ -31,6 +31,7 @@ settings.register_profile("ci", settings.get_profile("default"), derandomize=Tru
 settings.register_profile("long", max_examples=6000, stateful_step_count=60, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+PAGE = 4096
 MakeStore = Callable[..., pagestore.Store]
 
 
@@ -80,3 +81,12 @@ def small() -> Iterator[None]:
     """Small constants: tall trees, merging runs, folding logs, bridges."""
     with shrunk():
         yield
+
+
+@pytest.fixture
+def filled(any_store: pagestore.Store) -> pagestore.Store:
+    """`any_store` with 10 pages of ones in "x" and 4 in "y"."""
+    with any_store.begin() as ws:
+        ws.create("x", 10 * PAGE)[:] = 1
+        ws.create("y", 4 * PAGE)[:] = 1
+    return any_store

@@ -102,7 +102,9 @@ class Machine(RuleBasedStateMachine):
     mapping = "auto"
 
     @initialize(
-        small=st.booleans(), large_pages=st.booleans(), keep_all=st.sampled_from((False,) * 3 + (True,))
+        small=st.booleans(),
+        large_pages=st.booleans(),
+        keep_all=st.sampled_from((False,) * 3 + (True,)),
     )
     def start(self, small: bool, large_pages: bool, keep_all: bool) -> None:
         self.stack = contextlib.ExitStack()
@@ -221,8 +223,12 @@ class Machine(RuleBasedStateMachine):
         names = sorted(n for n, r in space.work.regions.items() if r.nbytes)
         return (space, pick(names, number)) if names else None
 
+    @rule(which=numbers, writes=st.lists(writes, min_size=1, max_size=8))
+    def edit_and_commit(self, which: int, writes: list[tuple[int, int, int, int, str]]) -> None:
+        self.edit(which, writes, "commit")
+
     @rule(which=numbers, writes=st.lists(writes, min_size=1, max_size=8),
-          then=st.sampled_from(("commit", "commit", "snapshot", "nothing", "flush")))  # fmt: skip
+          then=st.sampled_from(("commit", "snapshot", "nothing", "flush")))  # fmt: skip
     def edit(self, which: int, writes: list[tuple[int, int, int, int, str]], then: str) -> None:
         for number, at, size, seed, how in writes:
             self.write(which, number, at, size, seed, how)

@@ -223,7 +223,7 @@ class Work:
         regions = {n: r.copy() for n, r in self.merged(head).items()}
         touched = {n: self.touched.get(n, set()) for n in regions}
         kept = {}
-        for name, region in regions.items():
+        for name in regions:
             if name in created | anew:
                 kept[name] = 0
             elif name in self.kept and self.is_cut(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -226,7 +227,7 @@ def test_dropped_pages_stay_clean(region: Region, exact: Tracker) -> None:
     region.watch(exact)
     region.pages[:8, 0] = 1
     region.written(exact)
-    kernel.discard(region.address, 8 * PAGE_SIZE)
+    region.memory.madvise(mmap.MADV_DONTNEED, 0, 8 * PAGE_SIZE)
     assert region.pages[:8, 0].sum() == 0
     assert region.written(exact) == []
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import pagestore
 from pagestore import ExistsError, InvalidError, NotFoundError
@@ -41,14 +42,14 @@ def test_log_goes_from_the_newest_to_the_oldest(line):
 def test_every_way_to_say_a_version(line):
     store, made = line
     third = made[2]
-    for ref in (third, third.id, "s2", "s3~1", "s3~", "s4~~", "main~2", "s2~0", str(third.id)):
+    for ref in (third, third.id, "s2", "s3~1", "s3~", "main~2", "s2~0", str(third.id)):
         assert store.version(ref) == store.version("s2"), ref
         with store.view(ref) as view:
             assert view.version.id == third.id
-    for ref in ("s0~1", "main~99", "nothing", 999, "", "~1", -1, True and "s0~5"):
+    for ref in ("s0~1", "main~99", "nothing", 999, "", "~1", -1):
         with pytest.raises(NotFoundError):
             store.version(ref)
-    for ref in ("s0~x", None, 1.5, True, b"s0"):
+    for ref in ("s0~x", "s0~~", None, 1.5, True, b"s0"):
         with pytest.raises(InvalidError):
             store.version(ref)
 
@@ -134,7 +135,7 @@ def test_history_all_keeps_until_expired(make_store):
     assert [v.id for v in store.log()] == [made[i].id for i in (5, 4, 3, 1)]
     assert store.expire(made[3].time) == 0
     with pytest.raises(InvalidError):
-        store.expire(datetime(2020, 1, 1))  # noqa: DTZ001
+        store.expire(datetime(2020, 1, 1))
     assert store.expire(datetime.now(UTC) + timedelta(days=1)) == 2
     assert [v.id for v in store.log()] == [made[5].id, made[1].id]
 

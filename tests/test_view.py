@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-import re
 
 import numpy as np
 import pytest
 
 import pagestore
-from pagestore import ClosedError, InvalidError, NotFoundError, wiring
-from tests.shrunk import shrunk
+from pagestore import ClosedError, InvalidError, NotFoundError, kernel, wiring
 
 PAGE = 4096
 
@@ -56,11 +54,10 @@ def pieces(array) -> list[str]:
     found = []
     with open("/proc/self/maps") as maps:
         for line in maps:
-            start, stop, kind, path = re.match(
-                r"(\w+)-(\w+) (\S+) \S+ \S+ \S+\s*(.*)", line
-            ).groups()
+            place, kind, _, _, _, *path = line.split()
+            start, stop = place.split("-")
             if int(stop, 16) > address and int(start, 16) < address + array.nbytes:
-                found.append(f"{kind} {path.rpartition('/')[2]}".strip())
+                found.append(" ".join([kind, *(p.rpartition("/")[2] for p in path)]))
     return found
 
 
@@ -88,30 +85,31 @@ def test_pages_of_zeros_have_no_file_under_them(store):
 @pytest.mark.parametrize("limit", [0, 10, 1000])
 def test_a_fragmented_version_needs_few_mappings(make_store, mapping, kind, limit, monkeypatch):
     """Every page in another place: what does not fit the budget is copied."""
-    with shrunk(FEW=4, LONG=3, BRIDGE_GAP=8):
-        store = make_store(mapping=mapping)
-        expected = np.zeros(400 * PAGE, np.uint8)
-        rng = np.random.default_rng(5)
-        with store.begin() as ws:
-            array = ws.create("x", len(expected))
-            for turn in range(12):
-                for page in rng.permutation(400)[:60]:
-                    array[page * PAGE : (page + 1) * PAGE] = expected[
-                        page * PAGE : (page + 1) * PAGE
-                    ] = rng.integers(0, 3) * (turn + 1)
-                ws.commit()
-        monkeypatch.setattr(wiring.BUDGET, "limit", limit)
-        monkeypatch.setattr(wiring.BUDGET, "_used", 0)
-        view = getattr(store, kind)("main")
+    for constant, value in (("FEW", 4), ("LONG", 3), ("BRIDGE_GAP", 8)):
+        monkeypatch.setattr(wiring, constant, value)
+    store = make_store(mapping=mapping)
+    expected = np.zeros(400 * PAGE, np.uint8)
+    rng = np.random.default_rng(5)
+    with store.begin() as ws:
+        array = ws.create("x", len(expected))
+        for turn in range(12):
+            for page in rng.permutation(400)[:60]:
+                value = int(rng.integers(0, 3)) * (turn + 1)
+                expected[page * PAGE : (page + 1) * PAGE] = value
+                array[page * PAGE : (page + 1) * PAGE] = value
+            ws.commit()
+    monkeypatch.setattr(wiring.BUDGET, "limit", limit)
+    monkeypatch.setattr(wiring.BUDGET, "_used", 0)
+    view = getattr(store, kind)("main")
+    assert np.array_equal(view["x"], expected)
+    bound = {0: 5, 10: 20}.get(limit, 400)
+    assert len(pieces(view["x"])) <= bound
+    if kind == "begin":
+        view["x"][::PAGE] += 1
+        expected[::PAGE] += 1
+        view.commit()
         assert np.array_equal(view["x"], expected)
-        bound = {0: 5, 10: 20}.get(limit, 400)
-        assert len(pieces(view["x"])) <= bound
-        if kind == "begin":
-            view["x"][::PAGE] += 1
-            expected[::PAGE] += 1
-            view.commit()
-            assert np.array_equal(view["x"], expected)
-            assert np.array_equal(store.view("main")["x"], expected)
+        assert np.array_equal(store.view("main")["x"], expected)
 
 
 def test_a_live_view_beyond_the_budget_follows(make_store, monkeypatch):
@@ -232,11 +230,13 @@ def test_a_live_view_moves_only_what_changed(store, monkeypatch):
     live = store.live()
     shown, other = live["x"], live["y"]
     mapped: list[int] = []
-    monkeypatch.setattr(
-        wiring.kernel, "map_file",
-        lambda address, size, *a, f=wiring.kernel.map_file, **k:
-            mapped.append(size) or f(address, size, *a, **k),
-    )  # fmt: skip
+    map_file = kernel.map_file
+
+    def counting(address, size, *arguments, **options):
+        mapped.append(size)
+        map_file(address, size, *arguments, **options)
+
+    monkeypatch.setattr(kernel, "map_file", counting)
     array[50 * PAGE] = 2
     ws.commit()
     mapped.clear()
