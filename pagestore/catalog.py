@@ -22,6 +22,7 @@ import itertools
 import os
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -325,14 +326,34 @@ def seal_of(path: Path) -> CatalogSeal:
     return CatalogSeal(size, digest.digest())
 
 
+def _missing(env: lmdb.Environment, path: Path) -> int:
+    """How many bytes the file is shorter than its meta page says.
+
+    Not zero in a sound one too: LMDB does not write pages that one transaction took at the end of
+    the file and gave back. A writer makes up for it at once, unless it is killed before.
+    """
+    for pause in (0.0, 0.01, 0.1):
+        time.sleep(pause)
+        promised = (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
+        missing = promised - path.stat().st_size
+        if missing <= 0:
+            return 0
+    return missing
+
+
+def _unsound(path: Path) -> list[str]:
+    """What is wrong with a catalog's pages, without LMDB's help."""
+    try:
+        return list(_verify(str(path), subdir=False))
+    except (lmdb.verify.VerifyError, ValueError, struct.error, IndexError) as e:
+        return [str(e)]
+
+
 def examine(path: Path, seal: CatalogSeal | None) -> None:
     """Raise `CorruptionError` where LMDB could be led astray by its own file (C5)."""
     if seal_of(path) == seal or path.stat().st_size > EXAMINED_MOST:
         return
-    try:
-        faults = _verify(str(path), subdir=False)
-    except (lmdb.verify.VerifyError, ValueError, struct.error, IndexError) as e:
-        faults = [str(e)]
+    faults = _unsound(path)
     if faults:
         raise CorruptionError(f"{path}: damaged: {faults[0]} ({len(faults)} such findings)")
 
@@ -360,6 +381,7 @@ class Catalog:
         self._env = self._open()
         if writable:
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self._lengthen()
 
     def _open(self) -> lmdb.Environment:
         size = MAP_SIZE
@@ -395,13 +417,10 @@ class Catalog:
         return FullError(f"{self.path}: no address space for the catalog")
 
     def _check_size(self, env: lmdb.Environment) -> None:
-        promised = (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
-        size = self.path.stat().st_size
-        if size < promised:
+        missing = _missing(env, self.path)
+        if missing and _unsound(self.path):
             env.close()
-            raise CorruptionError(
-                f"{self.path} is {size} bytes long but needs {promised}: the file was cut"
-            )
+            raise CorruptionError(f"{self.path} is {missing} bytes too short: the file was cut")
         flags = env.flags()
         if not (flags["sync"] and flags["metasync"] and not flags["writemap"]):
             env.close()
@@ -478,6 +497,15 @@ class Catalog:
             # the head may be the old or the new one: only a fresh look can tell
             self.broken = f"the commit's outcome is unknown ({e})"
             raise BrokenError(f"{self.path}: {self.broken}; reopen the store") from e
+        self._lengthen()
+
+    def _lengthen(self) -> None:
+        """Let the file hold every page that its meta page counts (see `_missing`)."""
+        promised = (int(self._env.info()["last_pgno"]) + 1) * self._page
+        size = os.fstat(self._fd).st_size
+        if size < promised:
+            with contextlib.suppress(OSError):
+                kernel.allocate(self._fd, size, promised - size)
 
     def _reserve(self, written: int, spare: Callable[[], bool] | None) -> None:
         """Have blocks for what the transaction may append, or fail before it begins (C4)."""

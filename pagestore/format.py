@@ -455,9 +455,12 @@ def dtype_text(dtype: np.dtype[Any]) -> str:
 @functools.lru_cache(256)
 def dtype_from_text(text: str) -> np.dtype[Any]:
     try:
-        return np.lib.format.descr_to_dtype(ast.literal_eval(text))
+        found = np.lib.format.descr_to_dtype(ast.literal_eval(text))
     except (ValueError, SyntaxError, TypeError) as e:
         raise CorruptionError(f"dtype {text!r} cannot be read") from e
+    if found.hasobject:
+        raise CorruptionError(f"dtype {text!r} would take bytes for Python objects")
+    return found
 
 
 # ------------------------------------------------------------------------------ page-table nodes
@@ -533,6 +536,8 @@ def pack_leaf(inline: Extents, runs: np.ndarray[Any, Any]) -> bytes:
 
 def unpack_leaf(raw: bytes) -> tuple[Extents, np.ndarray[Any, Any]]:
     """Newest extents, and the references to older runs, newest first."""
+    if len(raw) < _LEAF.size:
+        raise CorruptionError("a page-table leaf has the wrong size or kind")
     kind, n_runs, n_inline = _LEAF.unpack_from(raw)
     cut = _LEAF.size + n_runs * RUN_REF.itemsize
     if kind != KIND_LEAF or len(raw) != cut + 16 * n_inline:
@@ -594,7 +599,7 @@ def pack_runs(*groups: np.ndarray[Any, Any]) -> bytes:
 def unpack_runs(raw: bytes) -> list[np.ndarray[Any, Any]]:
     groups, at = [], 0
     while at < len(raw):
-        count = struct.unpack_from("<I", raw, at)[0]
+        count = struct.unpack_from("<I", raw.ljust(at + 4, b"\0"), at)[0]
         if len(raw) < at + 4 + count * RUN.itemsize:
             raise CorruptionError("a list of slot runs is cut short")
         groups.append(np.frombuffer(raw, RUN, count, at + 4))

@@ -15,7 +15,8 @@ import errno
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pagestore import kernel
@@ -54,12 +55,13 @@ class Pins:
                 raise
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._pid = os.getpid()
-        self._lock = threading.RLock()
+        # a finalizer can run inside any call of its own thread: it only queues (deque is atomic),
+        # and finds this lock taken even by its own thread
+        self._lock = threading.Lock()
         self._free = threading.Condition(self._lock)
         self._counts: Counter[VersionId] = Counter()
         self._exclusive: set[VersionId] = set()
         self._reservations: set[int] = set()
-        # a finalizer can run inside any call of its own thread: it only queues (deque is atomic)
         self._done: deque[VersionId] = deque()
         self._closing = False
 
@@ -86,20 +88,18 @@ class Pins:
 
     def close(self) -> None:
         """Give up the lock file, once the last array that is wired to a version is gone."""
-        with self._lock:
+        with self._locked():
             self._closing = True
-            self._drain()
+            self._close_if_done()
 
     @property
     def held(self) -> int:
-        with self._lock:
-            self._drain()
+        with self._locked():
             return sum(self._counts.values())
 
     def acquire(self, version: VersionId) -> Pin:
         """Pin a version. The caller then checks that it still exists."""
-        with self._lock:
-            self._drain()
+        with self._locked():
             # whoever holds it exclusively is about to commit: a short wait, and not in the kernel:
             # with the lock held there, two processes could wait for each other in a circle
             while version in self._exclusive or not (
@@ -111,7 +111,20 @@ class Pins:
 
     def release_later(self, version: VersionId) -> None:
         self._done.append(version)
-        if self._lock.acquire(blocking=False):
+        self._settle()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                self._drain()
+                yield
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take in what was released; whoever has the lock does so on letting go of it."""
+        while self._done and self._lock.acquire(blocking=False):
             try:
                 self._drain()
             finally:
@@ -132,14 +145,16 @@ class Pins:
                 del self._counts[version]
                 if version not in self._exclusive:
                     kernel.unlock(self._fd, version)
-        if self._closing and not self._counts and not self._reservations:
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._closing and self._fd >= 0 and not self._counts and not self._reservations:
             os.close(self._fd)
             self._fd = -1
 
     def try_exclusive(self, version: VersionId, mine: int = 0) -> bool:
         """Shut others out of a version that only the caller's `mine` pins hold; never waits."""
-        with self._lock:
-            self._drain()
+        with self._locked():
             if version in self._exclusive:
                 return True
             if self._counts[version] > mine:
@@ -153,20 +168,18 @@ class Pins:
 
     def end_exclusive(self) -> None:
         """Let go of every exclusive hold; versions that are still pinned stay so."""
-        with self._lock:
+        with self._locked():
             for version in self._exclusive:
                 if self._counts[version] > 0:
                     kernel.lock_shared(self._fd, version)
                 else:
                     kernel.unlock(self._fd, version)
             self._exclusive.clear()
-            self._drain()
             self._free.notify_all()
 
     def pinned(self, version: VersionId) -> bool:
         """Whether any process, this one included, looks at a version now."""
-        with self._lock:
-            self._drain()
+        with self._locked():
             if self._counts[version] > 0:
                 return True
             if not kernel.lock_exclusive(self._fd, version):
@@ -177,7 +190,7 @@ class Pins:
     # -------------------------------------------------------------------------- reservations
 
     def reserve(self, number: int) -> None:
-        with self._lock:
+        with self._locked():
             kernel.lock_exclusive(self._fd, _RESERVATIONS + number)
             self._reservations.add(number)
 
@@ -187,8 +200,7 @@ class Pins:
 
     def abandoned(self, number: int) -> bool:
         """Whether the owner of a reservation is dead."""
-        with self._lock:
-            self._drain()
+        with self._locked():
             if number in self._reservations:
                 return False
             offset = _RESERVATIONS + number

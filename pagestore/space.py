@@ -15,6 +15,7 @@ hundred scattered slots thus writes one small record, not a hundred places of th
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,7 @@ LOG_RUNS = 1 << 15
 SHORT_RUN = 64  # slots: below this, growing beats filling gaps while garbage is small
 GARBAGE = 2  # the arena grows rather than use short runs while under 1/2 of it is free
 LOOK_LEAST = 1024  # slots freed before the free runs are looked for again
+ALIGNED = 512  # slots: 2 MiB of 4 KiB pages
 GROW_LEAST = 256
 GROW_MOST = 16384
 
@@ -57,7 +59,8 @@ class Space:
         self._forget()
 
     def _forget(self) -> None:
-        self._runs: list[tuple[int, int]] = []  # known free runs, shortest first
+        self._head: tuple[int, int] | None = None  # the run that is being filled: length, start
+        self._runs: list[tuple[int, int]] = []  # other known free runs, shortest first
         self._freed_since = 1 << 62  # frees since the runs were looked for
         self._taken: list[tuple[int, int]] = []
         self._given: list[IntArray] = []
@@ -89,12 +92,11 @@ class Space:
             When the disk is full and there are not enough free slots.
         """
         parts: list[IntArray] = []
-        least = min(count, SHORT_RUN)
+        least = ALIGNED if count >= ALIGNED else min(count, SHORT_RUN)
         while count:
-            start, length = self._next_run(count, least, grow, long)
+            length, start = self._next_run(count, least, grow, long)
             used = min(length, count)
-            if used < length:
-                self._runs.append((start + used, length - used))
+            self._head = (length - used, start + used) if used < length else None
             self._free[start : start + used] = False
             self.free -= used
             self._taken.append((start, used))
@@ -105,9 +107,14 @@ class Space:
     def _next_run(
         self, count: int, least: int, grow: Callable[[int], None], long: bool
     ) -> tuple[int, int]:
-        if self._runs and self._runs[-1][1] >= least:
+        head, self._head = self._head, None
+        if head is not None and head[0] >= count:
+            return head
+        if head is not None:
+            bisect.insort(self._runs, head)
+        if self._runs and self._runs[-1][0] >= least:
             return self._runs.pop()
-        if self._freed_since >= max(LOOK_LEAST, len(self._free) >> 6):
+        if self._freed_since >= max(LOOK_LEAST, self.free >> 2):
             self._look()
             return self._next_run(count, least, grow, long)
         if long or self.free * GARBAGE < len(self._free) or not self._runs:
@@ -128,14 +135,15 @@ class Space:
         edges = np.flatnonzero(np.diff(free.astype(np.int8), prepend=0, append=0))
         runs = edges.reshape(-1, 2)
         length = runs[:, 1] - runs[:, 0]
-        order = np.argsort(length, kind="stable")
-        self._runs = list(zip(runs[order, 0].tolist(), length[order].tolist(), strict=True))
+        order = np.lexsort((runs[:, 0], length))
+        self._head = None
+        self._runs = list(zip(length[order].tolist(), runs[order, 0].tolist(), strict=True))
         self._freed_since = 0
 
     def free_runs(self, least: int) -> list[tuple[int, int]]:
         """Free runs of at least `least` slots, as (start, length)."""
         self._look()
-        return [run for run in self._runs if run[1] >= least]
+        return [(start, length) for length, start in self._runs if length >= least]
 
     def holey(self, segment: int, most: int) -> np.ndarray[Any, Any]:
         """Which pieces of `segment` slots have more than `most` free runs: one bool a piece."""
@@ -148,16 +156,21 @@ class Space:
         have = len(self._free)
         if have + count > MAX_SLOTS:
             raise FullError(f"the arena cannot have more than {MAX_SLOTS} slots")
-        step = max(count, min(max(have >> 4, GROW_LEAST), GROW_MOST))
+        # a long run begins where a huge page does: the page cache can then hold it in huge pages
+        skip = -have % ALIGNED if count >= ALIGNED else 0
+        step = skip + max(count, min(max(have >> 4, GROW_LEAST), GROW_MOST))
+        step += -(have + step) % ALIGNED if skip or count >= ALIGNED else 0
         try:
             grow(have + step)
         except FullError:
-            step = count
+            skip, step = 0, count
             grow(have + step)
         self._free = np.concatenate((self._free, np.ones(step, np.bool_)))
         self.free += step
         self._given.append(np.arange(have, have + step))
-        return have, step
+        if skip:
+            bisect.insort(self._runs, (skip, have))
+        return step - skip, have + skip
 
     def give(self, slots: IntArray) -> None:
         """Free slots that nothing will refer to once the transaction commits."""

@@ -26,6 +26,7 @@ SMALL = {
     "CACHED_EXTENTS": 256,
     "WORTH_PAINTING": 2,
     "DENSE": 4,
+    "WORTH_COMPARING": 6,
     "DENSE_PAGES": 64,
     # space
     "FREE_CHUNK": 64,

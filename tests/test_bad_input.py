@@ -7,6 +7,7 @@ import tempfile
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -756,7 +757,7 @@ def test_a_forked_child_may_only_read_what_it_has(made):
 
     def child():
         said = []
-        uses = [store.begin, store.live, lambda: store.view("one"), lambda: store.snapshot("x"),
+        uses: list[Any] = [store.begin, store.live, lambda: store.view("one"), lambda: store.snapshot("x"),
                 lambda: store.version("one"), lambda: list(names), lambda: list(store.check()),
                 store.stats, lambda: store.delete_snapshot("one")]  # fmt: skip
         for v in (view, live, ws):
@@ -773,8 +774,8 @@ def test_a_forked_child_may_only_read_what_it_has(made):
         if [int(x.sum()) for x in held] != sums:
             said.append("what was inherited changed")
         held[0][0] = 3
-        for v in (view, live, ws, store):
-            v.close()
+        for opened in (view, live, ws, store):
+            opened.close()
         held.clear()
         with pagestore.open(made[0]) as mine:
             if mine.view("one")["a"][5] != 5:

@@ -1,5 +1,6 @@
 """Damaged stores: what is read is what was committed, or an error says that it is not."""
 
+import importlib.util
 import shutil
 import signal
 
@@ -280,23 +281,15 @@ def test_flipped_bits_in_the_superblock(made):
 
 
 def survey_catalog(made, bits):
-    """Flip bits of the catalog. LMDB's own structure has no checksums: a bit there may kill it.
+    """Flip bits of the catalog. LMDB's own structure has no checksums: a bit there can kill it.
 
-    `lmdb.verify` reads a file without LMDB, and must find every such bit.
+    Where py-lmdb comes with `lmdb.verify`, which reads a file without LMDB, none gets so far.
     """
-    path = made[0]
     results = survey_file(made, CATALOG, [flip(b) for b in bits])
-    deadly = [b for b, r in zip(bits, results, strict=True) if r == f"signal {signal.SIGBUS:d}"]
-    assert_noticed([r for r in results if r != f"signal {signal.SIGBUS:d}"])
-    assert len(deadly) <= len(bits) // 40
-    verify = pytest.importorskip("lmdb.verify", reason="py-lmdb 3 has it") if deadly else None
-    whole = (path / CATALOG).read_bytes()
-    for bit in deadly:
-        damaged = bytearray(whole)
-        flip(bit)(damaged)
-        (path / CATALOG).write_bytes(damaged)
-        assert verify.verify(str(path / CATALOG)), f"bit {bit}"
-    (path / CATALOG).write_bytes(whole)
+    death = f"signal {signal.SIGBUS:d}"
+    assert_noticed([r for r in results if r != death])
+    examined = importlib.util.find_spec("lmdb.verify") is not None
+    assert results.count(death) <= (0 if examined else len(bits) // 40)
     return results
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pagestore import ConflictError, NotFoundError
+from pagestore import ConflictError, FullError, NotFoundError, wiring
 
 PAGE = 4096
 
@@ -148,6 +148,35 @@ def test_arrays_of_a_region_that_another_deletes(filled):
         two.create(f"z{value}", 10 * PAGE)[:] = value
         two.commit()
         assert (held == 1).all()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_region_that_outgrows_the_addresses_set_aside(make_store, monkeypatch, changed):
+    monkeypatch.setattr(wiring, "RESERVE_LEAST", 16 * PAGE)
+    monkeypatch.setattr(wiring, "RESERVE_FACTOR", 1)
+    store = make_store()
+    one = store.begin()
+    one.create("x", 10 * PAGE)[:] = 1
+    one.commit()
+    two = store.begin()
+    held = two["x"]
+    if changed:
+        held[5 * PAGE] = 2
+    one.resize("x", 500 * PAGE)[400 * PAGE] = 3
+    one.commit()
+    if changed:
+        with pytest.raises(FullError):
+            two.refresh()
+        assert held[5 * PAGE] == 2
+        two.commit()
+    else:
+        assert two.refresh()
+    assert two["x"].shape == (500 * PAGE,)
+    assert two["x"][400 * PAGE] == 3
+    assert two["x"][5 * PAGE] == 1 + changed
+    two["x"][:] = 7
+    two.commit()
+    assert held[0] == 1
 
 
 def test_a_branch_that_is_deleted_under_a_workspace(filled):

@@ -155,7 +155,12 @@ def test_the_ballast_is_dropped_for_a_deletion(disk, store, monkeypatch):
     engine, path = store._shared, disk / "store"
     dropped = []
     drop = engine._drop_ballast
-    monkeypatch.setattr(engine, "_drop_ballast", lambda: dropped.append(drop()) or dropped[-1])
+
+    def noted():
+        dropped.append(drop())
+        return dropped[-1]
+
+    monkeypatch.setattr(engine, "_drop_ballast", noted)
     os.truncate(path / CATALOG, (path / CATALOG).stat().st_size)  # frees what is reserved behind it
     engine.catalog._reserved = 0
     fill(disk)

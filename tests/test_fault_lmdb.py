@@ -1,6 +1,7 @@
 """Injected failures of LMDB: the outcome of a commit is unknown, of anything before it never is."""
 
 import shutil
+from typing import Any
 
 import lmdb
 import pytest
@@ -55,7 +56,8 @@ def test_lmdbs_commit_fails(course, memory_path, at, error, late):
         for step in STEPS[:at]:
             step(store, ws)
         catalog = store._shared.catalog
-        catalog._env = FaultyEnvironment(catalog._env, error("injected"), late)
+        faulty: Any = FaultyEnvironment(catalog._env, error("injected"), late)
+        catalog._env = faulty
         try:
             STEPS[at](store, ws)
         except BrokenError:

@@ -17,12 +17,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
 
 import pagestore
-from pagestore import NotFoundError, kernel
+from pagestore import ConflictError, FullError, NotFoundError, kernel
+from pagestore.catalog import Catalog
 from tests.machine import Held, Live, Machine, flat, numbers, pattern, pick, seeds, sizes
 from tests.worker import Worker
 
 TRACKINGS = ("userfault", "pagemap", "compare")
 MOST_VIEWS = 3
+
+
+def refuse(*_: object) -> None:
+    raise FullError("the disk is full")
 
 
 class Everything(Machine):
@@ -77,6 +82,22 @@ class Everything(Machine):
     @rule()
     def compact(self) -> None:
         self.store.compact()
+
+    @precondition(lambda self: any(s.work.real_changes() for s in self.spaces))
+    @rule(which=numbers, where=st.sampled_from(("catalog", "arena")))
+    def commit_on_a_full_disk(self, which: int, where: str) -> None:
+        """Nothing is committed, nothing is lost, and later commits are as sound as ever."""
+        space = pick([s for s in self.spaces if s.work.real_changes()], which)
+        with pytest.MonkeyPatch.context() as patch:
+            if where == "catalog":  # at the very end, when slots were taken and given
+                patch.setattr(Catalog, "_reserve", refuse)
+            else:
+                patch.setattr(self.store._shared.arena.io, "allocate", refuse)
+            try:
+                done = space.ws.commit()
+            except (FullError, ConflictError, NotFoundError):
+                return
+        self.committed(space, done, real=True)
 
     # ------------------------------------------------------------------------------------ views
 
@@ -212,6 +233,10 @@ class Everything(Machine):
         self.model.add(branch, version, regions, time)
         self.model.drop(self.pinned())
 
+    @rule()
+    def worker_compacts(self) -> None:
+        self.call("compact")
+
     @rule(number=numbers, seed=seeds)
     def worker_flushes(self, number: int, seed: int) -> None:
         branch = pick(sorted(self.model.branches), number)
@@ -281,6 +306,6 @@ def test_everything(tracking: str, mapping: str) -> None:
     machine = type("Everything", (Everything,), {"tracking": tracking, "mapping": mapping})
     profile = settings()
     run_state_machine_as_test(
-        machine, settings=settings(profile, max_examples=max(3, profile.max_examples // 6))
+        machine, settings=settings(profile, max_examples=max(3, profile.max_examples // 5))
     )
     gc.collect()

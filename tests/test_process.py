@@ -18,7 +18,7 @@ from pagestore import ConflictError, NotFoundError
 from pagestore.format import RESERVED
 from tests.damage import PAGE, assert_clean, directory_in_memory
 
-SECONDS = 4.0
+SECONDS = 3.0
 WORDS = PAGE // 8
 
 
@@ -118,11 +118,11 @@ def increment(path, cells, say, seconds):
 def test_counters(path, children, where):
     with pagestore.open(path) as store, store.begin() as ws:
         ws.create("n", (8, WORDS), "i8")
-    cells = {
+    cells: list[tuple[tuple[int, int], ...]] = {
         "disjoint pages": [((i, 3),) for i in range(4)],
         "the same page": [((0, i),) for i in range(4)],
         "both": [((0, 9), (i + 1, 3)) for i in range(4)],
-    }[where]
+    }[where]  # type: ignore[assignment]
 
     def work(say, mine):
         increment(path, tuple(np.array(mine).T), say, SECONDS / 2)
@@ -240,7 +240,7 @@ def test_killed_writers(path, children):
     deaths = 0
     with pagestore.open(path) as store:
         assert assert_exact(store, "main") == 0
-    for _ in until(3 * SECONDS):
+    for _ in until(2.5 * SECONDS):
         pid, read = children.start(follow_course, path)
         os.read(read, 1)  # it has opened the store
         time.sleep(rng.choice([0, 0.001, 0.01, 0.05]) * rng.random())

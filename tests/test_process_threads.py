@@ -10,6 +10,7 @@ import random
 import sys
 import threading
 import time
+import traceback
 
 import numpy as np
 import pytest
@@ -40,8 +41,6 @@ def alone(work, *args):
         try:
             work(*args)
         except BaseException as error:
-            import traceback
-
             return "".join(traceback.format_exception(error))[-1500:]
         return "fine"
 
@@ -120,8 +119,8 @@ def share(path):
         assert found[:4, 0].tolist() == done
         assert found[5, 0] == done[1] + done[3]
         assert min(done) > 0
-        for name in store.snapshots:
-            view = store.view(name)
+        for kept in store.snapshots:
+            view = store.view(kept)
             assert (view["n"] == view["mirror"]).all()
         assert_clean(store)
 

@@ -59,8 +59,8 @@ class _Server:
             self.space.close()
         self.space = None
 
-    def snapshot(self, name: str, at: Any) -> int:
-        return self.store.snapshot(name, at=at).id
+    def compact(self) -> int:
+        return self.store.compact().moved_pages
 
 
 def serve(pipe: Connection, path: str, options: dict[str, Any], small: bool) -> None:
