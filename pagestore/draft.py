@@ -163,6 +163,8 @@ class Draft:
         if len(self.dirty) and self.dirty[-1] == self.pages - 1:
             self._zero(self.region.nbytes, self.pages)
         wiring = self._wiring
+        if wiring is not None and len(self.dirty):
+            self._break_whole(wiring)
         return RegionChange(
             self.region,
             self.base,
@@ -172,6 +174,17 @@ class Draft:
             self.kept,
             [r.number for r in self._reservations],
         )
+
+    def _break_whole(self, wiring: Wiring) -> None:
+        """Make all of each dirty page private: the rest of it shows a slot that a commit frees."""
+        ratio = wiring.page_size // kernel.PAGE_SIZE
+        if ratio == 1 or wiring.portable:
+            return
+        first = wiring.bytes().reshape(-1, kernel.PAGE_SIZE)[:, 0]
+        parts = (self.dirty[:, None] * ratio + np.arange(ratio)).reshape(-1)
+        first[parts] = first[parts]
+        if self._exposed:
+            self._engine.tracker.written(wiring.address, wiring.nbytes)
 
     def note_written(self) -> None:
         """Add what the kernel saw written to the dirty pages (K2)."""

@@ -46,6 +46,9 @@ def make_store(tmp_path: Path) -> Iterator[MakeStore]:
         return store
 
     yield make
+    for store in opened:
+        tracker = store._shared.tracker
+        assert tracker.exact or tracker.name != "userfault", "gave up being exact"
     for path in {store.path for store in opened}:
         with pagestore.open(path) as store:
             assert list(store.check(data=True)) == []

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 import pagestore
 from pagestore import ConflictError, NotFoundError
 from tests.model import Conflict, Kept, Model, Region, Work
-from tests.shrunk import shrunk
+from tests.shrunk import STACKED, TALL, shrunk
 from tests.worker import Worker
 
 T = TypeVar("T")
@@ -102,15 +102,15 @@ class Machine(RuleBasedStateMachine):
     mapping = "auto"
 
     @initialize(
-        small=st.booleans(),
+        tree=st.sampled_from((None, TALL, STACKED)),
         large_pages=st.booleans(),
-        keep_all=st.sampled_from((False,) * 3 + (True,)),
+        keep_all=st.sampled_from((False, False, False, True)),
     )
-    def start(self, small: bool, large_pages: bool, keep_all: bool) -> None:
+    def start(self, tree: dict[str, object] | None, large_pages: bool, keep_all: bool) -> None:
         self.stack = contextlib.ExitStack()
-        if small:
-            self.stack.enter_context(shrunk())
-        self.small = small
+        if tree:
+            self.stack.enter_context(shrunk(tree))
+        self.tree = tree
         self.folder = tempfile.mkdtemp(prefix="pagestore-model-")
         self.options = {"tracking": self.tracking, "mapping": self.mapping}
         self.page_size = 16384 if large_pages else 4096

@@ -1,7 +1,7 @@
 """Small constants, so that small stores take the paths that large ones take.
 
-A leaf of four pages makes tall trees, three extents make runs that merge, four log records make
-the free set fold, and three pieces are too many to be mapped one by one.
+A leaf of four pages makes tall trees, one extent in it makes stacks of runs that merge, four log
+records make the free set fold, and three pieces are too many to be mapped one by one.
 """
 
 from __future__ import annotations
@@ -13,15 +13,23 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-LEAF_BITS, FAN_BITS = 2, 1
+
+def _tree(leaf_bits: int, fan_bits: int) -> dict[str, object]:
+    return {
+        "LEAF_BITS": leaf_bits,
+        "LEAF_SPAN": 1 << leaf_bits,
+        "_LEAF_MASK": np.uint64((1 << leaf_bits) - 1),
+        "_SHIFT": np.uint64(leaf_bits),
+        "FAN_BITS": fan_bits,
+        "FAN": 1 << fan_bits,
+    }
+
+
+TALL = _tree(2, 1)
+STACKED = _tree(6, 1) | {"INLINE_MAX": 1, "MERGE_RATIO": 1}
+USUAL = _tree(18, 6)
 SMALL = {
-    # format, pagetable
-    "LEAF_BITS": LEAF_BITS,
-    "LEAF_SPAN": 1 << LEAF_BITS,
-    "_LEAF_MASK": np.uint64((1 << LEAF_BITS) - 1),
-    "_SHIFT": np.uint64(LEAF_BITS),
-    "FAN_BITS": FAN_BITS,
-    "FAN": 1 << FAN_BITS,
+    # pagetable
     "INLINE_MAX": 3,
     "CACHED_EXTENTS": 256,
     "WORTH_PAINTING": 2,
@@ -50,12 +58,12 @@ SMALL = {
 
 
 @contextlib.contextmanager
-def shrunk(**others: object) -> Iterator[None]:
+def shrunk(tree: dict[str, object] = TALL, **others: object) -> Iterator[None]:
     """Patch the constants in every module that has them, imported by name or defined."""
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] == "pagestore":
-                for constant, value in (SMALL | others).items():
+                for constant, value in (SMALL | tree | others).items():
                     if constant in vars(module):
                         patch.setattr(module, constant, value)
         yield

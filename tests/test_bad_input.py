@@ -27,20 +27,35 @@ from pagestore import (
     ReadOnlyError,
 )
 from pagestore.format import FORMAT_VERSION, MAX_NAME, META, Meta, seal, unseal
-from tests.damage import assert_clean, become, contents, in_child, python, small_store
+from tests.damage import (
+    assert_clean,
+    become,
+    contents,
+    directory_in_memory,
+    in_child,
+    python,
+    small_store,
+)
 
 NOBODY = 65534
 
 
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pristine") / "store"
+    return path, small_store(path)
+
+
 @pytest.fixture
-def made(tmp_path):
+def made(pristine):
     """Path and contents of a store that must be as it was when the test is over."""
-    path = tmp_path / "store"
-    before = small_store(path)
-    yield path, before
-    with pagestore.open(path, "r+") as store:
-        assert contents(store) == before
-        assert_clean(store)
+    with directory_in_memory() as top:
+        path, before = top / "store", pristine[1]
+        shutil.copytree(pristine[0], path)
+        yield path, before
+        with pagestore.open(path, "r+") as store:
+            assert contents(store) == before
+            assert_clean(store)
 
 
 @pytest.fixture
@@ -757,9 +772,10 @@ def test_a_forked_child_may_only_read_what_it_has(made):
 
     def child():
         said = []
-        uses: list[Any] = [store.begin, store.live, lambda: store.view("one"), lambda: store.snapshot("x"),
-                lambda: store.version("one"), lambda: list(names), lambda: list(store.check()),
-                store.stats, lambda: store.delete_snapshot("one")]  # fmt: skip
+        uses: list[Any] = [store.begin, store.live, lambda: store.view("one"),
+                lambda: store.snapshot("x"), lambda: store.version("one"),
+                lambda: list(names), lambda: list(store.check()), store.stats,
+                lambda: store.delete_snapshot("one")]  # fmt: skip
         for v in (view, live, ws):
             uses += view_uses(v)
         for i, use in enumerate(uses):

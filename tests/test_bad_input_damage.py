@@ -13,6 +13,7 @@ from pagestore.engine import ARENA, BALLAST, CATALOG, PINS
 from pagestore.format import (
     BRANCH,
     HEAD_OFFSETS,
+    META,
     NODE,
     SNAPSHOT,
     SPACE_LOG,
@@ -98,7 +99,34 @@ def test_a_cut_catalog(made, mode):
     sizes = [0, 1, 100, PAGE - 1, *range(PAGE, size, PAGE), size - 1]
     results = survey_file(made, CATALOG, [cut(s) for s in sizes], mode)
     assert_noticed(results)
-    assert not any(r == "identical" for r in results), results
+    half = len(results) // 2  # the last pages may be free ones
+    assert "identical" not in results[:half], results
+
+
+def promised(path):
+    with lmdb.open(str(path / CATALOG), subdir=False, readonly=True, map_size=1 << 24) as env:
+        return (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+
+
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_a_sound_catalog_that_is_short(made, mode):
+    """LMDB does not write pages that a transaction took and gave back: nothing was cut off."""
+    path, before = made
+    with (
+        lmdb.open(str(path / CATALOG), subdir=False, map_size=1 << 24) as env,
+        env.begin(write=True) as txn,
+    ):
+        txn.put(b"zz", bytes(100_000))
+        txn.delete(b"zz")
+        assert txn.put(META, txn.get(META))
+    assert (path / CATALOG).stat().st_size < promised(path)
+    with pagestore.open(path, mode) as store:
+        assert contents(store) == before
+        assert_clean(store)
+    with pagestore.open(path) as store, store.begin() as ws:
+        ws["a"][0] = 77
+        assert_clean(store)
+    assert (path / CATALOG).stat().st_size >= promised(path)
 
 
 def test_an_emptied_catalog(made):

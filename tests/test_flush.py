@@ -6,6 +6,7 @@ import numpy as np
 
 import pagestore
 from pagestore import workspace
+from tests.worker import Worker
 
 PAGE = 4096
 
@@ -76,6 +77,20 @@ def test_flushed_arrays_outlive_a_close(filled):
     with filled.begin() as other:
         other["y"][0] = 7
     assert filled.stats().free_bytes > free
+
+
+def test_what_a_process_that_died_had_written_early_is_free_again(store):
+    with store.begin() as ws:
+        ws.create("x", 10 * PAGE)[:] = 1
+    worker = Worker(store.path, {}, None)
+    worker("flush", "main", "x", b"\2" * 10 * PAGE)
+    with store.begin() as ws:
+        ws["x"][0] = 3
+    mine = store.stats()
+    worker.kill()
+    with store.begin() as ws:
+        ws["x"][0] = 4
+    assert store.stats().free_bytes == mine.free_bytes + 10 * PAGE + PAGE  # and the old head's
 
 
 def test_a_small_share_of_memory_flushes_by_itself(make_store, tracking, monkeypatch):

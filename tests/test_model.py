@@ -196,7 +196,7 @@ class Everything(Machine):
 
     def call(self, *arguments):
         if self.worker is None:
-            self.worker = Worker(f"{self.folder}/s.ps", self.options, small=self.small)
+            self.worker = Worker(f"{self.folder}/s.ps", self.options, self.tree)
         return self.worker(*arguments)
 
     @rule(number=numbers, how=st.integers(0, 9).filter(lambda n: n % 4 != 1))
@@ -296,6 +296,8 @@ class Everything(Machine):
     @invariant()
     def the_store_is_sound(self) -> None:
         assert list(self.store.check(data=True)) == []
+        tracker = self.store._shared.tracker
+        assert tracker.exact == (self.tracking == "userfault"), "gave up being exact"
 
 
 @pytest.mark.parametrize("mapping", ["auto", "portable"])

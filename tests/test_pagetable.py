@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from pagestore import pagetable
 from pagestore.format import NODE, Extents, Table, VersionId, key_numbers, number_key
 from pagestore.pagetable import NodeCache, Nodes
-from tests.shrunk import shrunk
+from tests.shrunk import STACKED, TALL, USUAL, shrunk
 
 PAGES = 48
 Pages = dict[int, tuple[int, int]]  # page -> slot, birth; a page that is not there is zeros
@@ -101,12 +103,9 @@ def made(steps: list[tuple], at: int | None = None, tables: Tables | None = None
     return tables
 
 
-@pytest.fixture(autouse=True, params=[True, False], ids=["small", "usual"])
+@pytest.fixture(autouse=True, params=[TALL, STACKED, None], ids=["tall", "stacked", "usual"])
 def _constants(request):
-    if not request.param:
-        yield
-        return
-    with shrunk(DENSE=request.param and 12):
+    with shrunk(request.param, DENSE=12) if request.param else contextlib.nullcontext():
         yield
 
 
@@ -256,8 +255,7 @@ def test_a_far_page_makes_the_tree_tall():
     tables = Tables()
     far = (1 << 40) - 1
     new = pagetable.singles(np.array([far]), np.array([9]), 1)
-    with shrunk(LEAF_BITS=18, LEAF_SPAN=1 << 18, FAN_BITS=6, FAN=64,
-                _LEAF_MASK=np.uint64((1 << 18) - 1), _SHIFT=np.uint64(18)):  # fmt: skip
+    with shrunk(USUAL):
         table = pagetable.update(tables.look(), Table(), new, VersionId(1))
         assert table.height == 4
         assert pagetable.lookup(tables.look(), table, np.array([0, far]))[0].tolist() == [0, 9]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pagestore
-from pagestore import ExistsError, InvalidError
+from pagestore import ExistsError, FullError, InvalidError
 
 PAGE = 4096
 
@@ -68,6 +68,50 @@ def test_pages_of_zeros_give_their_slots_up(filled):
     ws.commit()
     assert stored(filled) == 0
     assert not filled.view("main")["x"].any()
+
+
+def test_pages_larger_than_the_systems(make_store, tracking, mapping, monkeypatch):
+    """One byte makes a quarter of such a page private; no slot that is freed may show."""
+    monkeypatch.setattr("pagestore.space.LOOK_LEAST", 8)
+    store = make_store(page_size=4 * PAGE, tracking=tracking, mapping=mapping)
+    with store.begin() as ws:
+        ws.create("x", 20 * 4 * PAGE)[:] = 1
+        ws.create("y", 20 * 4 * PAGE)
+    ws = store.begin()
+    x, y = ws["x"], ws["y"]
+    expected = x.copy()
+    x[:: 4 * PAGE] = expected[:: 4 * PAGE] = 2
+    ws.write("x", 5 * PAGE, b"\3")
+    expected[5 * PAGE] = 3
+    for value in range(3, 30):
+        y[:] = value
+        ws.commit()
+        assert np.array_equal(x, expected)
+
+
+def test_a_commit_that_came_to_nothing(make_store, monkeypatch):
+    """What it took and gave is not believed, even if a name was made since."""
+    monkeypatch.setattr("pagestore.space.LOOK_LEAST", 8)
+    monkeypatch.setattr("pagestore.space.GROW_LEAST", 8)
+    store = make_store()
+    ws = store.begin()
+    array = ws.create("x", 30 * PAGE)
+    array[:] = 1
+    ws.commit()
+    array[:] = 2
+    with monkeypatch.context() as patch:
+
+        def refuse(*_):
+            raise FullError("the disk is full")
+
+        patch.setattr("pagestore.catalog.Catalog._reserve", refuse)
+        with pytest.raises(FullError):
+            ws.commit()
+    store.snapshot("ones")
+    for value in range(3, 20):
+        ws.commit()
+        assert (store.view("ones")["x"] == 1).all()
+        array[:] = value
 
 
 def test_leaving_the_block_commits_or_rolls_back(filled):
@@ -199,6 +243,17 @@ def test_what_was_cut_comes_back_as_zeros(filled, size):
     ws.commit()
     with filled.begin() as other:
         assert not other.resize("x", 10 * PAGE)[size:].any()
+
+
+def test_cut_and_written_as_before(filled):
+    """The same bytes again, but no longer the base's."""
+    ws = filled.begin()
+    ws.resize("x", 3 * PAGE)
+    ws.resize("x", 10 * PAGE)[7 * PAGE :] = 1
+    ws.commit()
+    with filled.view("main") as view:
+        assert np.array_equal(view["x"], ws["x"])
+        assert np.flatnonzero(np.diff(view["x"])).tolist() == [3 * PAGE - 1, 7 * PAGE - 1]
 
 
 def test_growing_beyond_the_reserved_addresses(make_store, monkeypatch):

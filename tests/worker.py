@@ -63,8 +63,8 @@ class _Server:
         return self.store.compact().moved_pages
 
 
-def serve(pipe: Connection, path: str, options: dict[str, Any], small: bool) -> None:
-    with shrunk() if small else contextlib.nullcontext():
+def serve(pipe: Connection, path: str, options: dict[str, Any], tree: Any) -> None:
+    with shrunk(tree) if tree else contextlib.nullcontext():
         server = _Server(path, options)
         while True:
             try:
@@ -81,10 +81,10 @@ def serve(pipe: Connection, path: str, options: dict[str, Any], small: bool) -> 
 class Worker:
     """This side: calls go to the other process, one at a time."""
 
-    def __init__(self, path: Any, options: dict[str, Any], *, small: bool) -> None:
+    def __init__(self, path: Any, options: dict[str, Any], tree: Any) -> None:
         self._pipe, other = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
-            target=serve, args=(other, str(path), options, small), daemon=True
+            target=serve, args=(other, str(path), options, tree), daemon=True
         )
         self._process.start()
         other.close()
