@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pytest
 
 from pagestore import ConflictError, FullError, NotFoundError, wiring
+from tests.worker import Worker
 
 PAGE = 4096
 
@@ -148,6 +151,24 @@ def test_arrays_of_a_region_that_another_deletes(filled):
         two.create(f"z{value}", 10 * PAGE)[:] = value
         two.commit()
         assert (held == 1).all()
+
+
+def test_another_process_after_a_transaction_that_wrote_nothing(store):
+    """Such a transaction has no number: the next one may be another process's."""
+    ws = store.begin()
+    array = ws.create("x", 30 * PAGE)
+    array[:] = 1
+    ws.commit()
+    assert store.expire(datetime.now(UTC) - timedelta(days=1)) == 0
+    worker = Worker(store.path, {}, None)
+    worker("commit", "main", "x", 0, b"\7" * 3 * PAGE)
+    store.snapshot("theirs")
+    worker("commit", "main", "x", 0, b"\5" * 3 * PAGE)
+    worker.kill()
+    array[20 * PAGE :] = 9
+    ws.commit()
+    assert (store.view("theirs")["x"][: 3 * PAGE] == 7).all()
+    assert (array[: 3 * PAGE] == 5).all()
 
 
 @pytest.mark.parametrize("changed", [False, True])

@@ -92,7 +92,7 @@ def test_pages_larger_than_the_systems(make_store, tracking, mapping, monkeypatc
 def test_a_commit_that_came_to_nothing(make_store, monkeypatch):
     """What it took and gave is not believed, even if a name was made since."""
     monkeypatch.setattr("pagestore.space.LOOK_LEAST", 8)
-    monkeypatch.setattr("pagestore.space.GROW_LEAST", 8)
+    monkeypatch.setattr("pagestore.space.GROW_LEAST", 100)
     store = make_store()
     ws = store.begin()
     array = ws.create("x", 30 * PAGE)
