@@ -1,0 +1,36 @@
+"""What one process keeps in memory is not believed once another has committed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pagestore
+
+PAGES = 100
+OTHER = """
+import sys, numpy as np, pagestore
+with pagestore.open(sys.argv[1], "r+") as store, store.begin() as ws:
+    for turn in range(int(sys.argv[2])):
+        ws["x"][:] = np.arange(ws["x"].size) + 1000 * turn
+        ws.commit()
+"""
+
+
+def test_checksums_of_slots_that_another_process_wrote(make_store: Callable[..., Any]) -> None:
+    """Slots that this process knows are freed and written again elsewhere, then replaced here."""
+    for turns in range(1, 7):  # which slots the other ends on is the allocator's business
+        store: pagestore.Store = make_store(f"{turns}.ps")
+        with store.begin() as ws:
+            ws.create("x", PAGES * 512, "i8")[:] = 1
+        for value in range(4):
+            with store.begin() as ws:
+                ws["x"][:] = value + 2
+        command = [sys.executable, "-c", OTHER, str(store.path), str(turns)]
+        subprocess.run(command, check=True)
+        with store.begin() as ws:
+            assert ws["x"][1] == 1000 * (turns - 1) + 1
+            ws["x"][:] = range(7, PAGES * 512 + 7)
+        assert list(store.check(data=True)) == []
