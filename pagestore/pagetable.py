@@ -465,16 +465,22 @@ def _update(
         return NodeRef(node, version)
     children = nodes.branch(ref.node).copy() if ref else np.zeros(FAN, BRANCH_REF)
     size = LEAF_BITS + FAN_BITS * (height - 1)
-    first, last = int(new.page[0]) >> size, int(new.page[-1] + new.length[-1] - 1) >> size
-    touched = np.unique(new.page >> size).tolist() if last - first > len(new) else None
-    for below in touched or range(first, last + 1):
+    for below in _crossed(new, size):
         part = clip(new, below << size, (below + 1) << size)
-        if len(part):
-            node, birth = children[below - (index << FAN_BITS)].tolist()
-            old_child = NodeRef(node, birth) if node else None
-            child = _update(nodes, old_child, height - 1, below, part, version)
-            children[below - (index << FAN_BITS)] = (child.node, child.birth)
+        node, birth = children[below - (index << FAN_BITS)].tolist()
+        old_child = NodeRef(node, birth) if node else None
+        child = _update(nodes, old_child, height - 1, below, part, version)
+        children[below - (index << FAN_BITS)] = (child.node, child.birth)
     return NodeRef(nodes.write(children), version)
+
+
+def _crossed(e: Extents, size: int) -> list[int]:
+    """Numbers of the pieces of 2**size pages in which some page of `e` lies."""
+    first, last = e.page >> size, (e.page + e.length - 1) >> size
+    count = last - first + 1
+    within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+    crossed: list[int] = sorted_unique(np.repeat(first, count) + within).tolist()
+    return crossed
 
 
 def clip(e: Extents, start: int, stop: int) -> Extents:

@@ -265,3 +265,20 @@ def test_a_far_page_makes_the_tree_tall():
         assert as_dict(pagetable.extents(tables.look(), near)) == {3: (4, 2), far: (9, 1)}
         cut = pagetable.truncate(tables.look(), near, 3, VersionId(3))
         assert as_dict(pagetable.extents(tables.look(), cut)) == {}
+
+
+@pytest.mark.parametrize("leaves", [2, 3, 5, 70, 200])
+@pytest.mark.parametrize("before", [0, 7])
+def test_one_run_over_many_leaves(leaves: int, before: int) -> None:
+    """A commit of a large region is one extent: every leaf that it crosses has its part."""
+    look = Tables().look()
+    span = pagetable.LEAF_SPAN
+    count = leaves * span - before - 3
+    run = Extents(*(np.array([v], np.int64) for v in (before, count, 100, 1)))
+    table = pagetable.update(look, Table(), run, VersionId(1))
+    pages = np.unique(np.clip(np.arange(-2, 3)[:, None] + np.arange(leaves + 1) * span, 0, None))
+    inside = (pages >= before) & (pages < before + count)
+    slots, births = pagetable.lookup(look, table, pages)
+    assert slots.tolist() == np.where(inside, pages - before + 100, 0).tolist()
+    assert births.tolist() == inside.astype(int).tolist()
+    assert int(pagetable.extents(look, table).length.sum()) == count
