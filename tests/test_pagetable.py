@@ -272,7 +272,7 @@ def test_a_far_page_makes_the_tree_tall():
 def test_one_run_over_many_leaves(leaves: int, before: int) -> None:
     """A commit of a large region is one extent: every leaf that it crosses has its part."""
     look = Tables().look()
-    span = pagetable.LEAF_SPAN
+    span = pagetable.span(Table())
     count = leaves * span - before - 3
     run = Extents(*(np.array([v], np.int64) for v in (before, count, 100, 1)))
     table = pagetable.update(look, Table(), run, VersionId(1))
