@@ -245,7 +245,6 @@ class _Writer:
         self._write = write
         self._version = version
         self._placed: list[Placed] = []
-        self._used: list[IntArray] = []
         self._reservations: list[int] = []
 
     def apply(self, change: RegionChange, onto: RegionRecord | None) -> RegionRecord:

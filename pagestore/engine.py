@@ -27,7 +27,7 @@ from attrs import evolve
 
 from pagestore import kernel
 from pagestore.arena import Arena
-from pagestore.catalog import Catalog, Transaction, examine, seal_of
+from pagestore.catalog import EXAMINED_MOST, Catalog, Transaction, examine, seal_of
 from pagestore.checksums import KnownSums
 from pagestore.dirty import Tracker, choose
 from pagestore.errors import (
@@ -133,7 +133,6 @@ class Engine:
         writable = all(os.access(path / name, os.W_OK) for name in (ARENA, CATALOG))
         self.path = path
         self.handles = 0
-        self.tracking = tracking
         self.mapping = mapping
         self.private_limit = flush_share * kernel.total_memory()  # bytes
         self.pid = os.getpid()
@@ -302,7 +301,7 @@ class Engine:
 
     def seal(self) -> None:
         """Note how the catalog's file was left, so that the next to open it can trust it."""
-        if self._wrote and not self.broken:
+        if self._wrote and not self.broken and self.catalog.size <= EXAMINED_MOST:
             with contextlib.suppress(OSError, PagestoreError):
                 self.arena.write_seal(seal_of(self.path / CATALOG))
 
