@@ -177,16 +177,6 @@ class Pins:
             self._exclusive.clear()
             self._free.notify_all()
 
-    def pinned(self, version: VersionId) -> bool:
-        """Whether any process, this one included, looks at a version now."""
-        with self._locked():
-            if self._counts[version] > 0:
-                return True
-            if not kernel.lock_exclusive(self._fd, version):
-                return True
-            kernel.unlock(self._fd, version)
-            return False
-
     # -------------------------------------------------------------------------- reservations
 
     def reserve(self, number: int) -> None:
