@@ -12,6 +12,7 @@ head in it; the whole-file mapping that pages are copied from. Does not know whi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -61,6 +62,7 @@ class Arena:
         self.writable = writable
         self.io = io or FileIO()
         self.broken: str | None = None
+        self.durable = 0  # slots of the file when it was last synced here
         self._lock = threading.Lock()
         self._memory: kernel.Memory | None = None
         self._mapped = 0
@@ -140,11 +142,14 @@ class Arena:
 
     def _map(self, slots: int) -> None:
         self.check_slots(slots)
-        size = self.slots * self.page_size
-        if self._memory is None or size > len(self._memory):
-            self._memory = kernel.reserve(max(2 * size, 64 << 20))
-        kernel.map_file(self._memory.address, size, self.fd, 0, shared=True, writable=False)
-        self._mapped = size
+        size, memory = self.slots * self.page_size, self._memory
+        try:
+            if memory is None or size > len(memory):
+                memory = _reserve(size)
+            kernel.map_file(memory.address, size, self.fd, 0, shared=True, writable=False)
+        except OSError as e:
+            raise FullError(f"{self.path}: no address space for {size} bytes: {e}") from e
+        self._memory, self._mapped = memory, size  # not before: what is not mapped reads as zeros
 
     # ------------------------------------------------------------------------------- writing
 
@@ -167,8 +172,10 @@ class Arena:
         self._pwrite(memoryview(data), slot * self.page_size)
 
     def sync(self) -> None:
-        """Make everything that was written durable."""
+        """Make everything that was written durable, and the file's length."""
+        slots = self.slots
         self._call("syncing the arena", self.io.fdatasync, self.fd)
+        self.durable = slots
 
     def punch(self, slot: int, count: int) -> None:
         """Give the space of free slots back to the file system; they read as zeros."""
@@ -216,3 +223,10 @@ class Arena:
         raw = self._pread(SUPERBLOCK_SIZE, 0)
         heads = [h for at in HEAD_OFFSETS if (h := HeadCopy.unpack(raw[at : at + 64]))]
         return max(heads, key=lambda h: h.transaction, default=None)
+
+
+def _reserve(size: int) -> kernel.Memory:
+    """Addresses for a file of `size` bytes, and for it to grow where that is allowed."""
+    with contextlib.suppress(OSError):
+        return kernel.reserve(max(2 * size, 64 << 20))
+    return kernel.reserve(size)

@@ -122,7 +122,10 @@ class Write:
     def finish(self) -> None:
         if self._space is not None:
             self._space.save(self.records, self.records.new_number)
-            self.records.meta = evolve(self.records.meta, slots=self._space.slots)
+            slots = self._space.slots
+            if slots > self.records.meta.slots and slots > self._engine.arena.durable:
+                self._engine.arena.sync()  # no slot is counted that a crash could cut off (I2)
+            self.records.meta = evolve(self.records.meta, slots=slots)
 
 
 class Engine:
@@ -144,25 +147,18 @@ class Engine:
         self.closed = False
         self._wrote = False
         self.tracker: Tracker = choose(tracking)
-        self.arena = _open_arena(path, writable)
-        try:
+        with contextlib.ExitStack() as undo:
+            self.arena = _open_arena(path, writable)
+            undo.callback(self.arena.close)
             self.pins = _open_pins(path)
-            try:
-                self.pins.enter(lambda: _examine_catalog(path, self.arena))
-                self.catalog = _open_catalog(path, writable)
-                try:
-                    self._verify_identity()
-                except BaseException:
-                    self.catalog.close()
-                    raise
-            except BaseException:
-                self.pins.close()
-                raise
-        except BaseException:
-            self.arena.close()
-            raise
-        if writable:
-            self._restore_ballast()
+            undo.callback(self.pins.close)
+            self.pins.enter(lambda: _examine_catalog(path, self.arena))
+            self.catalog = _open_catalog(path, writable)
+            undo.callback(self.catalog.close)
+            self._verify_identity()
+            if writable:
+                self._restore_ballast()
+            undo.pop_all()
 
     @property
     def page_size(self) -> int:
@@ -241,11 +237,13 @@ class Engine:
                 raise
             finally:
                 self.pins.end_exclusive()
-            if write.records.written:  # LMDB gives one that wrote nothing no number
-                self.space.committed(transaction)
-                self.sums.committed(transaction)
-                self._note_head(write.head, write.records.meta.next_version, transaction)
-            write.nodes.committed()
+            # the transaction is durable: what follows must not say otherwise
+            with contextlib.suppress(PagestoreError, MemoryError):
+                if write.records.written:  # LMDB gives one that wrote nothing no number
+                    self.space.committed(transaction)
+                    self.sums.committed(transaction)
+                    self._note_head(write.head, write.records.meta.next_version, transaction)
+                write.nodes.committed()
             if spare:
                 self._restore_ballast()
 
@@ -259,14 +257,12 @@ class Engine:
             return record
 
     def _note_head(self, made: VersionRecord | None, next_version: int, transaction: int) -> None:
-        # the transaction is durable already: a failure here must not say otherwise
-        with contextlib.suppress(PagestoreError):
-            if made is not None:
-                version, root = made.id, made.root()
-            else:
-                before = self.arena.read_head()
-                version, root = (before.version, before.root) if before else (NO_VERSION, bytes(16))
-            self.arena.write_head(HeadCopy(version, next_version, transaction, root))
+        if made is not None:
+            version, root = made.id, made.root()
+        else:
+            before = self.arena.read_head()
+            version, root = (before.version, before.root) if before else (NO_VERSION, bytes(16))
+        self.arena.write_head(HeadCopy(version, next_version, transaction, root))
 
     @property
     def portable(self) -> bool:
@@ -302,7 +298,7 @@ class Engine:
     def seal(self) -> None:
         """Note how the catalog's file was left, so that the next to open it can trust it."""
         if self._wrote and not self.broken and self.catalog.size <= EXAMINED_MOST:
-            with contextlib.suppress(OSError, PagestoreError):
+            with contextlib.suppress(OSError, PagestoreError, MemoryError):
                 self.arena.write_seal(seal_of(self.path / CATALOG))
 
     # ------------------------------------------------------------------------------- ballast
@@ -317,7 +313,7 @@ class Engine:
         return had
 
     def _restore_ballast(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, MemoryError):
             fd = os.open(self.path / BALLAST, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 if os.fstat(fd).st_size < BALLAST_SIZE:
@@ -335,12 +331,12 @@ def _detach(engine: Engine) -> None:
         if registered is engine:
             del _registry[key]
     if os.getpid() == engine.pid:
-        with engine.lock:
-            engine.catalog.close()
-            engine.pins.leave(engine.seal)
-            engine.arena.close()
-            engine.pins.close()
-            engine.tracker.close()
+        with engine.lock, contextlib.ExitStack() as last_first:  # each, whatever another raises
+            last_first.callback(engine.tracker.close)
+            last_first.callback(engine.pins.close)
+            last_first.callback(engine.arena.close)
+            last_first.callback(engine.pins.leave, engine.seal)
+            last_first.callback(engine.catalog.close)
 
 
 # ------------------------------------------------------------------------------------- opening
