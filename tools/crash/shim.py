@@ -99,6 +99,10 @@ class Shim:
         self._library.shim_plan(plan.fault, plan.error, plan.at, plan.forever)
         self._library.shim_swallow(plan.swallow.encode())
 
+    def calm(self) -> None:
+        """Let nothing fail any more; what was counted stays."""
+        self._library.shim_calm()
+
     @property
     def counted(self) -> int:
         """Operations that the fault could have met."""

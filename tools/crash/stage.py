@@ -70,10 +70,22 @@ class Stage:
         self._pipe = Connection(ours.detach())
 
     def run(
-        self, work: Callable[..., Any], *args: Any, top: Path, log: Path, plan: Plan | None = None
+        self,
+        work: Callable[..., Any],
+        *args: Any,
+        record: tuple[Path, Path] | None = None,
+        plan: Plan | None = None,
     ) -> Done:
-        """Run `work(*args)` in a child; what it does below `top` goes to `log`."""
-        self._pipe.send((work, args, str(top), str(log), plan or Plan()))
+        """Run `work(*args)` in a child.
+
+        Parameters
+        ----------
+        record : tuple of Path, optional
+            What it does below the first goes to the second, a log.
+        plan : Plan, optional
+            What is to fail of it.
+        """
+        self._pipe.send((work, args, record, plan or Plan()))
         done: Done = self._pipe.recv()
         return done
 
@@ -98,7 +110,7 @@ def serve(descriptor: int) -> None:
     _warm_up()
     while True:
         try:
-            work, args, top, log, plan = pipe.recv()
+            work, args, record, plan = pipe.recv()
         except EOFError:
             return
         read, write = os.pipe()
@@ -106,7 +118,7 @@ def serve(descriptor: int) -> None:
         if not pid:
             os.close(read)
             pipe.close()
-            _play(known, write, work, args, Path(top), Path(log), plan)
+            _play(known, write, work, args, record, plan)
         os.close(write)
         with os.fdopen(read, "rb") as said:
             raw = said.read()
@@ -121,23 +133,23 @@ def _play(
     write: int,
     work: Callable[..., Any],
     args: tuple[Any, ...],
-    top: Path,
-    log: Path,
+    record: tuple[Path, Path] | None,
     plan: Plan,
 ) -> None:
     result, error = None, ""
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.alarm(SECONDS)
-        marks_path(log).touch()
-        known.start(top, log)
-        known.plan(plan)
+        if record:
+            marks_path(record[1]).touch()
+            known.start(*record)
+            known.plan(plan)
         try:
             result = work(*args)
         except BaseException:
             error = traceback.format_exc()
         counted = known.counted
-        known.plan(Plan())
+        known.calm()
         with os.fdopen(write, "wb") as said:
             said.write(pickle.dumps((result, error, counted)))
     finally:
