@@ -61,6 +61,11 @@ class Call:
         return set(self.args[place].split("|")) if place < len(self.args) else set()
 
 
+@frozen
+class Exit:
+    """The end of a thread."""
+
+
 @define
 class Begun:
     """A call that has not returned yet."""
@@ -79,16 +84,19 @@ class Reader:
     def __init__(self) -> None:
         self.begun: dict[int, Begun] = {}
 
-    def calls(self, lines: Iterable[bytes]) -> Iterator[tuple[int, Call | None]]:
-        """Thread of each line, and the call that it ends, if it ends one."""
+    def calls(self, lines: Iterable[bytes]) -> Iterator[tuple[int, Call | Exit | None]]:
+        """Thread of each line, and the call that it ends, if it ends one, or the thread's end."""
         for number, line in enumerate(lines):
             match = _LINE.match(line)
             if match is None:
                 raise UnsoundError(f"strace wrote {line[:100]!r}")
             yield int(match[1]), self._call(int(match[1]), number, match[2].rstrip())
 
-    def _call(self, thread: int, number: int, text: bytes) -> Call | None:
-        if text.startswith((b"+++", b"---")):
+    def _call(self, thread: int, number: int, text: bytes) -> Call | Exit | None:
+        if text.startswith(b"+++"):
+            self.begun.pop(thread, None)
+            return Exit()
+        if text.startswith(b"---"):
             return None
         if text.endswith(_UNFINISHED):
             self.begun[thread] = Begun(number, text.removesuffix(_UNFINISHED))
