@@ -32,8 +32,6 @@ from pagestore.format import (
     Superblock,
 )
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-
 
 class FileIO:
     """The system calls that an arena makes on its file."""
@@ -80,7 +78,8 @@ class Arena:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             kernel.allocate(fd, 0, superblock.page_size)
-            os.pwrite(fd, superblock.pack().ljust(SUPERBLOCK_SIZE, b"\0"), 0)
+            if os.pwrite(fd, superblock.pack(), 0) != len(superblock.pack()):
+                raise OSError(errno.EIO, "the superblock was not written whole")
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -197,7 +196,7 @@ class Arena:
             return call(*args)
         except OSError as e:
             # a sync that ran out of space has lost pages as surely as one that hit bad sectors
-            if e.errno in _NO_SPACE and call != self.io.fdatasync:
+            if e.errno in kernel.NO_SPACE and call != self.io.fdatasync:
                 raise FullError(f"{self.path}: {what} failed: no space left") from e
             self._poison(f"{what} failed: {e.strerror or e}", e)
 

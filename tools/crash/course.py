@@ -15,7 +15,7 @@ import numpy as np
 
 import pagestore
 from pagestore import FullError
-from tools.crash.ledger import NO_STORE, Ledger
+from tools.crash.ledger import NO_STORE, Ledger, digest, survey
 
 PAGE = 4096
 Pages = slice | Sequence[int]
@@ -56,6 +56,7 @@ class Course:
         self._make_room = make_room
         self.full = 0
         self.other: Any = None
+        self._views: list[tuple[pagestore.SnapshotView, str]] = []
 
     def _step(self, work: Callable[[], T], effect: Callable[[T], object]) -> T:
         try:
@@ -65,6 +66,7 @@ class Course:
             self._make_room()
             result = work()  # nothing was lost: the same again
         effect(result)
+        self._look_again()
         self._mark(self.ledger.known().dump())
         return result
 
@@ -103,6 +105,37 @@ class Course:
     def reopen(self) -> None:
         self.close()
         self.open()
+
+    def adopt(self) -> None:
+        """Open a store that is there, and believe what it says: others have judged it."""
+
+        def opened(store: pagestore.Store) -> None:
+            found = survey(store)
+            versions = [store.version(version) for version in found.versions]
+            contents = {}
+            for version in versions:
+                with store.view(version) as view:
+                    contents[version.id] = {name: array.copy() for name, array in view.items()}
+            parents = {version.id: version.parent or 0 for version in versions}
+            self.ledger = Ledger(names=found.names, parents=parents, contents=contents)
+
+        self.store = self._step(lambda: pagestore.open(self.path, "r+", **self.options), opened)
+        self.begin(self.branch)
+        if "a" not in self.now:
+            self.create("a", 4)
+
+    def watch(self, ref: str) -> None:
+        """Hold a view from now on; what it shows must stay as it is."""
+        view = self.store.view(ref)
+        self._views.append((view, digest(self.ledger.contents[view.version.id])))
+
+    def unwatch(self) -> None:
+        self._views.clear()
+
+    def _look_again(self) -> None:
+        for view, before in self._views:
+            if digest(view) != before:
+                raise AssertionError(f"a view of version {view.version.id} has changed")
 
     # ------------------------------------------------------------------------------ in memory
 

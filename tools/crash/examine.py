@@ -68,15 +68,27 @@ def memory_directory() -> Iterator[Path]:
 
 @frozen
 class Share:
-    """Which of the states: every `every`-th from the `first` on, `most` at the most."""
+    """Which of the states.
+
+    Attributes
+    ----------
+    first, every : int
+        Every `every`-th one, from the `first` on.
+    most : int or None
+        No more than that.
+    since : int
+        None of an earlier point.
+    """
 
     first: int = 0
     every: int = 1
     most: int | None = None
+    since: int = 0
 
     def of(self, record: Record, seed: int) -> Iterator[tuple[int, State]]:
         found = enumerate(states(record.ops, record.initial, record.inodes, seed))
-        return islice(islice(found, self.first, None, self.every), self.most)
+        late = (numbered for numbered in found if numbered[1].point >= self.since)
+        return islice(islice(late, self.first, None, self.every), self.most)
 
 
 def examine(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,8 @@ def perform(workload: str, top: Path, log: Path) -> Outcome:
         if faults:
             faults.calm()
 
+    if workload not in workloads.AS_SHIPPED:
+        workloads.shrink()
     course = Course(top / STORE, _Marker(marks_path(log)), make_room)
     try:
         workloads.ALL[workload](course)
@@ -112,13 +114,23 @@ def _stay_broken(course: Course) -> None:
 
 
 def record(
-    stage: Stage, workload: str, top: Path, log: Path, plan: Plan | None = None
+    stage: Stage,
+    workload: str,
+    top: Path,
+    log: Path,
+    plan: Plan | None = None,
+    *,
+    perform: Callable[..., Outcome] = perform,
+    before: tuple[str, ...] = (),
 ) -> tuple[Record, Done]:
-    """Record a workload on the files that are below `top`."""
+    """Record a workload on the files that are below `top`.
+
+    `before` is what `perform` takes before the workload's name.
+    """
     initial, inodes = disk.load(top), disk.inodes(top)
-    done = stage.run(perform, workload, top, log, record=(top, log), plan=plan)
-    if done.error:
-        raise AssertionError(f"{workload}: {done.error}")
+    done = stage.run(perform, *before, workload, top, log, record=(top, log), plan=plan)
+    if done.error or done.signal:
+        raise AssertionError(f"{workload}: {done.error or f'died of signal {done.signal}'}")
     ops = read_log(log)
     check_sound(ops)
     known = [Known.parse(op.data.decode()) for op in ops if op.kind is Kind.MARK]

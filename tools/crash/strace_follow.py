@@ -292,8 +292,8 @@ class Follower:
 
     def _unknown(self, call: Call) -> Iterable[Op]:
         """A call that may change a file that is watched, in a way that is not followed."""
-        names = {self._named(call, n, None) for n in range(len(call.strings))}
-        for path in {*call.paths, *names}:
+        names = [self._named(call, n, None) for n in range(len(call.strings))]
+        for path in dict.fromkeys([*call.paths, *names]):
             if self._below(path) and not call.error:
                 yield Op(Kind.UNKNOWN, self._short(path))
 

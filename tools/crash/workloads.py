@@ -1,12 +1,13 @@
 """What is done to a store while it is recorded: small, and each about one thing.
 
-A workload is a function of a `Course`. It begins with no store at all.
+A workload is a function of a `Course`. It begins with no store at all, but for `recovery`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from pagestore import pagetable, space
 from tools.crash.course import Course
 
 Workload = Callable[[Course], None]
@@ -251,10 +252,63 @@ def mixed(course: Course) -> None:
     course.close()
 
 
+def watched(course: Course) -> None:
+    """Views are held while what they show is dropped, and others write where they can."""
+    course.open(create=True)
+    course.create("a", 16)
+    course.write("a", slice(None), 1)
+    course.commit_named("seen")
+    course.watch("seen")
+    course.write("a", slice(0, 8), 2)
+    course.commit()
+    course.watch("main")
+    course.delete_snapshot("seen")
+    for i in range(4):
+        course.write("a", slice(i, 16, 2), i + 3)
+        course.commit()
+        course.write("a", slice(None), i + 20)
+        course.commit()
+    course.unwatch()
+    for i in range(2):
+        course.write("a", slice(None), i + 40)
+        course.commit()
+    course.close()
+
+
+def recovery(course: Course) -> None:
+    """What a crash left is taken up: two commits and a deletion. Begins with a store."""
+    course.adopt()
+    course.write("a", slice(0, 3), 70)
+    course.commit_named("recovered")
+    course.write("a", [0, 2], 71)
+    course.commit()
+    course.delete_snapshot("recovered")
+    course.close()
+
+
+AS_SHIPPED = {"creation", "growth"}
+"""Those that run with the store's own constants; the others with small ones (`shrink`)."""
+
+
+def shrink() -> None:
+    """Let this process grow the arena little, and look for free slots and fold logs soon.
+
+    Only what a writer decides is changed, nothing that a reader must know. Slots are then used
+    again after a few commits, as in a store that has run for months.
+    """
+    space.GROW_LEAST, space.LOOK_LEAST, space.SHORT_RUN = 24, 8, 4
+    space.ALIGNED, space.LOG_RECORDS = 32, 5
+    pagetable.INLINE_MAX = 3
+
+
+FROM_NOTHING = (
+    "creation", "growth", "steady", "naming", "branches", "compaction", "flushing", "two_writers",
+    "reopening", "history", "watched", "mixed",
+)  # fmt: skip
 ALL: dict[str, Workload] = {
     work.__name__: work
     for work in (
         creation, growth, steady, naming, branches, compaction, flushing, two_writers, reopening,
-        history, mixed,
+        history, watched, mixed, recovery,
     )
 }  # fmt: skip

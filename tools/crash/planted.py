@@ -1,0 +1,280 @@
+"""Bugs that are put into the store on purpose: what would a harness be worth that missed them?
+
+Each one is a swallowed sync (the shim does that, the store is untouched) or a patch that is applied
+in the recorded child alone. `hunt` says how the harness caught it, or that it did not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+from attrs import frozen
+
+from pagestore import arena, catalog, commit, engine, pins, reclaim, space
+from pagestore.format import SNAPSHOT, IntArray, named_key
+from tools.crash import rehearse
+from tools.crash.examine import Share, examine
+from tools.crash.record import Kind, UnsoundError
+from tools.crash.rehearse import Outcome, Record
+from tools.crash.shim import Fault, Plan
+from tools.crash.stage import Stage
+
+Patch = Callable[[], None]
+MOST_STATES = 400
+"""Within how many crash states a planted bug must show."""
+MOST_BEHIND = 80
+"""States that are looked at behind one injected fault."""
+
+
+@frozen
+class Bug:
+    """One planted bug.
+
+    Attributes
+    ----------
+    name : str
+    workload : str
+        That shows it.
+    patch : callable, optional
+        Puts it into the store of the process that calls it.
+    plan : Plan
+        What fails or is swallowed meanwhile.
+    every : bool
+        The fault is tried at every operation, until the bug shows.
+    step : int
+        Crashes before this many steps are not looked at: 1 is when the store has been made.
+    """
+
+    name: str
+    workload: str
+    patch: Patch | None = None
+    plan: Plan = Plan()
+    every: bool = False
+    step: int = 1
+
+
+def hunt(stage: Stage, bug: Bug, seed: int, work: Path) -> str | None:
+    """How a bug was caught, and at which state; None if it was not.
+
+    Raises
+    ------
+    AssertionError
+        The workload shows the same without the bug.
+    """
+    clean = _record(stage, bug.workload, None, Plan(), work)
+    if isinstance(clean, str):
+        raise AssertionError(f"without {bug.name!r}: {clean}")
+    left = MOST_STATES
+    for plan in _plans(bug):
+        record = _record(stage, bug.workload, bug, plan, work)
+        if isinstance(record, str):
+            return f"while it ran: {record}"
+        if bug.every and _since(record, bug) == len(record.ops):
+            return None
+        since, most = _since(record, bug), min(left, MOST_BEHIND) if bug.every else left
+        whole = Record(record.ops, record.initial, record.inodes, clean.known)
+        report = examine(whole, seed, Share(most=most, since=since), stop_at_first=True)
+        if report.failures:
+            found = report.failures[0]
+            return f"at state {MOST_STATES - left + report.states}, {found.words}: {found.what}"
+        left -= report.states
+        if left <= 0:
+            return None
+    return None
+
+
+def _since(record: Record, bug: Bug) -> int:
+    """From which operation on the bug can show: the one that failed, or the first step."""
+    for i, op in enumerate(record.ops):
+        if bug.every and (op.error or (op.kind is Kind.WRITE and len(op.data) < op.size)):
+            return i
+    marks = [i for i, op in enumerate(record.ops) if op.kind is Kind.MARK]
+    return marks[bug.step] if not bug.every else len(record.ops)
+
+
+def _plans(bug: Bug) -> Iterator[Plan]:
+    if not bug.every:
+        yield bug.plan
+        return
+    for at in itertools.count(1):
+        yield Plan(bug.plan.fault, at, error=bug.plan.error)
+
+
+def _record(
+    stage: Stage, workload: str, bug: Bug | None, plan: Plan, work: Path
+) -> Record | str:
+    """A record of a workload with a bug in the store; or what was noticed at once."""
+    shutil.rmtree(work / "planted", ignore_errors=True)
+    top, log = work / "planted" / "top", work / "planted" / "log"
+    top.mkdir(parents=True)
+    name = bug.name if bug and bug.patch else ""
+    try:
+        return rehearse.record(stage, workload, top, log, plan, perform=perform, before=(name,))[0]
+    except (AssertionError, UnsoundError) as error:
+        return str(error).strip().splitlines()[-1]
+
+
+def perform(bug: str, workload: str, top: Path, log: Path) -> Outcome:
+    """Do a workload on a store that has a bug."""
+    for planted in BUGS:
+        if planted.name == bug and planted.patch:
+            planted.patch()
+    return rehearse.perform(workload, top, log)
+
+
+# ------------------------------------------------------------------------------------ the patches
+
+
+def _sync_after_catalog() -> None:
+    sync, write = arena.Arena.sync, catalog.Catalog.write
+    late: list[arena.Arena] = []
+
+    @contextlib.contextmanager
+    def first_the_catalog(self: Any, spare: Any = None) -> Iterator[Any]:
+        with write(self, spare) as transaction:
+            yield transaction
+        while late:
+            sync(late.pop())
+
+    arena.Arena.sync = lambda self: late.append(self)  # type: ignore[method-assign]
+    catalog.Catalog.write = first_the_catalog  # type: ignore[method-assign]
+
+
+def _no_metasync() -> None:
+    open_environment = lmdb.open
+
+    def lax(*args: Any, **options: Any) -> Any:
+        return open_environment(*args, **(options | {"metasync": False}))
+
+    lmdb.open = lax
+    catalog.Catalog._check_size = lambda self, env: None  # type: ignore[method-assign]
+
+
+def _write_in_place() -> None:
+    write_pages = commit.write_pages
+
+    def in_place(
+        where: arena.Arena, write: Any, memory: np.ndarray[Any, Any] | None, before: Any
+    ) -> Any:
+        placed = stored(where, write, memory, before)
+        old = before.at(placed.pages)
+        again = (old.slots != 0) & (placed.slots != 0)
+        if memory is not None:
+            write_pages(where, memory[placed.pages[again]], old.slots[again])
+        return placed
+
+    stored = commit.store_pages
+    commit.store_pages = in_place
+
+
+def _reuse_early() -> None:
+    """The slots that a commit frees are written by that very commit."""
+    stored, give = commit.store_pages, space.Space.give
+    reused: set[int] = set()
+
+    def early(
+        where: arena.Arena, write: Any, memory: np.ndarray[Any, Any] | None, before: Any
+    ) -> Any:
+        reused.clear()
+        freed = before.slots[before.slots != 0]
+        named = named_key(write.records.head("main"), SNAPSHOT)
+        if memory is None or len(freed) < 2 or write.records.has(named):
+            return stored(where, write, memory, before)
+        take = write.take
+
+        def from_freed(count: int, **options: Any) -> IntArray:
+            if count > len(freed):
+                found: IntArray = take(count, **options)
+                return found
+            mine = np.roll(freed, 1)[:count]
+            reused.update(mine.tolist())
+            return np.sort(mine)
+
+        write.take = from_freed
+        try:
+            return stored(where, write, memory, before)
+        finally:
+            write.take = take
+
+    def unless_reused(self: space.Space, slots: IntArray) -> None:
+        give(self, slots[~np.isin(slots, list(reused))])
+
+    commit.store_pages = early
+    space.Space.give = unless_reused  # type: ignore[method-assign]
+
+
+def _ignore_pins() -> None:
+    lock = pins.Pins.try_exclusive
+
+    def regardless(self: pins.Pins, version: Any, mine: int = 0) -> bool:
+        lock(self, version, mine)
+        return True
+
+    pins.Pins.try_exclusive = regardless  # type: ignore[method-assign]
+
+
+def _retry_sync() -> None:
+    class Stubborn(arena.FileIO):
+        def fdatasync(self, fd: int) -> None:
+            try:
+                os.fdatasync(fd)
+            except OSError:
+                os.fdatasync(fd)
+
+    arena.FileIO.fdatasync = Stubborn.fdatasync  # type: ignore[method-assign]
+
+
+def _ignore_short_writes() -> None:
+    def once(self: Any, data: memoryview, offset: int) -> None:
+        self._call("writing", self.io.pwrite, self.fd, data, offset)
+
+    arena.Arena._pwrite = once  # type: ignore[method-assign]
+
+
+def _free_more() -> None:
+    expand = reclaim.expand
+
+    def one_more(extents: Any) -> Any:
+        pages, slots, births = expand(extents)
+        return pages, np.append(slots, slots.max() + 1) if len(slots) else slots, births
+
+    reclaim.expand = one_more
+
+
+def _free_less() -> None:
+    expand = reclaim.expand
+
+    def one_less(extents: Any) -> Any:
+        pages, slots, births = expand(extents)
+        return pages, slots[:-1], births
+
+    reclaim.expand = one_less
+
+
+def _no_directory_sync() -> None:
+    engine._sync_directory = lambda path: None
+
+
+SYNC_FAILS = Plan(Fault.SYNC, error=5)
+BUGS = (
+    Bug("no arena sync", "steady", plan=Plan(swallow="arena")),
+    Bug("arena sync after the catalog's commit", "steady", _sync_after_catalog),
+    Bug("no catalog sync", "steady", plan=Plan(swallow="catalog")),
+    Bug("metasync off", "steady", _no_metasync),
+    Bug("writing in place", "steady", _write_in_place),
+    Bug("a slot reused one commit early", "steady", _reuse_early),
+    Bug("pins ignored when dropping", "watched", _ignore_pins),
+    Bug("a failed sync tried again", "mixed", _retry_sync, SYNC_FAILS, every=True),
+    Bug("a short write ignored", "steady", _ignore_short_writes, Plan(Fault.SHORT), every=True),
+    Bug("the directory not synced at creation", "creation", plan=Plan(swallow="/"), step=0),
+    Bug("a drop frees one page too many", "steady", _free_more),
+    Bug("a drop frees one page too few", "steady", _free_less),
+)
