@@ -15,7 +15,7 @@ import numpy as np
 
 import pagestore
 from pagestore import FullError
-from tools.crash.ledger import NO_STORE, Ledger, digest, survey
+from tools.crash.ledger import NO_STORE, Contents, Ledger, digest, survey
 
 PAGE = 4096
 Pages = slice | Sequence[int]
@@ -25,7 +25,8 @@ T = TypeVar("T")
 def pattern(value: int, pages: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Bytes for some pages: other ones in every sector for another value."""
     offsets = np.arange(PAGE, dtype=np.int64)
-    return ((offsets[None, :] + 13 * pages[:, None] + 57 * value) % 251).astype(np.uint8)
+    numbers: np.ndarray[Any, Any] = offsets[None, :] + 13 * pages[:, None] + 57 * value
+    return (numbers % 251).astype(np.uint8)
 
 
 class Course:
@@ -112,7 +113,7 @@ class Course:
         def opened(store: pagestore.Store) -> None:
             found = survey(store)
             versions = [store.version(version) for version in found.versions]
-            contents = {}
+            contents: dict[int, Contents] = {}
             for version in versions:
                 with store.view(version) as view:
                     contents[version.id] = {name: array.copy() for name, array in view.items()}

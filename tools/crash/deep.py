@@ -28,7 +28,7 @@ def second_records(
     for number, state in enumerate(found):
         if number % stride or None in record.allowed(state.said):
             continue
-        top, log = _fresh(work)
+        top, log = fresh(work / "deep")
         shutil.rmtree(top)
         disk.store(state.tree, top)
         second, _ = rehearse.record(stage, workloads.recovery.__name__, top, log)
@@ -43,7 +43,7 @@ def failed_sync_records(
 ) -> Iterator[tuple[Plan, Record]]:
     """Run a workload with its n-th sync failing, for every n; `record` is an undisturbed run."""
     for plan in _sync_plans(stride):
-        top, log = _fresh(work)
+        top, log = fresh(work / "deep")
         failed, done = rehearse.record(stage, workload, top, log, plan)
         if done.counted < plan.at:
             return
@@ -58,11 +58,11 @@ def _sync_plans(stride: int) -> Iterator[Plan]:
         at += stride
 
 
-def _fresh(work: Path) -> tuple[Path, Path]:
-    shutil.rmtree(work / "deep", ignore_errors=True)
-    top = work / "deep" / "top"
-    top.mkdir(parents=True)
-    return top, work / "deep" / "log"
+def fresh(work: Path) -> tuple[Path, Path]:
+    """An empty directory to record in, and where the log may go."""
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "top").mkdir(parents=True)
+    return work / "top", work / "log"
 
 
 def failing_point(record: Record) -> int:

@@ -14,13 +14,14 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from attrs import define, field, frozen
 
+import pagestore
 from tools.crash import disk
 from tools.crash.rehearse import STORE, Record
 from tools.crash.states import State, states
@@ -91,21 +92,37 @@ class Share:
         return islice(islice(late, self.first, None, self.every), self.most)
 
 
+Check = Callable[[pagestore.Store], object]
+
+
 def examine(
-    record: Record, seed: int, share: Share | None = None, *, stop_at_first: bool = False
+    record: Record,
+    seed: int,
+    share: Share | None = None,
+    *,
+    stop_at_first: bool = False,
+    check: Check | None = None,
 ) -> Report:
-    """Judge the states of a record."""
-    report, start, share = Report(), time.monotonic(), share or Share()
+    """Judge the states of a record; `check` is that of the program whose store it is."""
+    report, start = Report(), time.monotonic()
     with memory_directory() as work:
-        while _one_child(record, seed, share, work, report, stop_at_first):
+        job = _Job(record, seed, share or Share(), work, check)
+        while _one_child(job, report, stop_at_first):
             pass
     report.seconds = time.monotonic() - start
     return report
 
 
-def _one_child(
-    record: Record, seed: int, share: Share, work: Path, report: Report, stop_at_first: bool
-) -> bool:
+@frozen(eq=False)
+class _Job:
+    record: Record
+    seed: int
+    share: Share
+    work: Path
+    check: Check | None
+
+
+def _one_child(job: _Job, report: Report, stop_at_first: bool) -> bool:
     """Judge from where the report ends; say whether more may follow."""
     read, write = os.pipe()
     pid = os.fork()
@@ -113,7 +130,7 @@ def _one_child(
         try:
             os.close(read)
             with os.fdopen(write, "wb", buffering=0) as say:
-                _judge_all(record, seed, share, work, report.states, say)
+                _judge_all(job, report.states, say)
         finally:
             os._exit(0)
     os.close(write)
@@ -140,22 +157,21 @@ def _one_child(
     return False
 
 
-def _judge_all(
-    record: Record, seed: int, share: Share, work: Path, done: int, say: BinaryIO
-) -> None:
+def _judge_all(job: _Job, done: int, say: BinaryIO) -> None:
     gc.freeze()
     faulthandler.disable()  # such a death is an answer
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ever = record.ever
-    for number, state in islice(share.of(record, seed), done, None):
+    ever = job.record.ever
+    for number, state in islice(job.share.of(job.record, job.seed), done, None):
         words = state.words.replace("\t", " ").replace("\n", " ")
         say.write(f"{number}\tbegins\t{words}\n".encode())
         signal.alarm(SECONDS)
-        top = work / "state"
+        top = job.work / "state"
         shutil.rmtree(top, ignore_errors=True)
         disk.store(state.tree, top)
         try:
-            what = judge(top / STORE, record.allowed(state.said), ever, number) or ""
+            allowed = job.record.allowed(state.said)
+            what = judge(top / STORE, allowed, ever, number, job.check) or ""
         except BaseException as error:
             what = f"not of the tree: {error!r}"
         what = " ".join(what.split())

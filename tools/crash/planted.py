@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 
-from pagestore import arena, catalog, commit, engine, pins, reclaim, space
-from pagestore.format import SNAPSHOT, IntArray, named_key
+from pagestore import arena, catalog, commit, pins, reclaim, space
+from pagestore.format import SNAPSHOT, named_key
 from tools.crash import rehearse
+from tools.crash.deep import fresh
 from tools.crash.examine import Share, examine
 from tools.crash.record import Kind, UnsoundError
 from tools.crash.rehearse import Outcome, Record
@@ -56,7 +55,7 @@ class Bug:
     name: str
     workload: str
     patch: Patch | None = None
-    plan: Plan = Plan()
+    plan: Plan = field(factory=Plan)
     every: bool = False
     step: int = 1
 
@@ -108,13 +107,9 @@ def _plans(bug: Bug) -> Iterator[Plan]:
         yield Plan(bug.plan.fault, at, error=bug.plan.error)
 
 
-def _record(
-    stage: Stage, workload: str, bug: Bug | None, plan: Plan, work: Path
-) -> Record | str:
+def _record(stage: Stage, workload: str, bug: Bug | None, plan: Plan, work: Path) -> Record | str:
     """A record of a workload with a bug in the store; or what was noticed at once."""
-    shutil.rmtree(work / "planted", ignore_errors=True)
-    top, log = work / "planted" / "top", work / "planted" / "log"
-    top.mkdir(parents=True)
+    top, log = fresh(work / "planted")
     name = bug.name if bug and bug.patch else ""
     try:
         return rehearse.record(stage, workload, top, log, plan, perform=perform, before=(name,))[0]
@@ -133,139 +128,141 @@ def perform(bug: str, workload: str, top: Path, log: Path) -> Outcome:
 # ------------------------------------------------------------------------------------ the patches
 
 
+def _replace(owner: Any, name: str, by: Callable[[Any], Any]) -> None:
+    """Put `by(what was there)` in its place."""
+    setattr(owner, name, by(getattr(owner, name)))
+
+
+def _no_sync() -> None:
+    _replace(arena.Arena, "sync", lambda sync: lambda self: None)
+
+
 def _sync_after_catalog() -> None:
-    sync, write = arena.Arena.sync, catalog.Catalog.write
-    late: list[arena.Arena] = []
+    sync, late = arena.Arena.sync, list[arena.Arena]()
 
-    @contextlib.contextmanager
-    def first_the_catalog(self: Any, spare: Any = None) -> Iterator[Any]:
-        with write(self, spare) as transaction:
-            yield transaction
-        while late:
-            sync(late.pop())
+    def first_the_catalog(write: Any) -> Any:
+        @contextlib.contextmanager
+        def both(self: Any, spare: Any = None) -> Iterator[Any]:
+            with write(self, spare) as transaction:
+                yield transaction
+            while late:
+                sync(late.pop())
 
-    arena.Arena.sync = lambda self: late.append(self)  # type: ignore[method-assign]
-    catalog.Catalog.write = first_the_catalog  # type: ignore[method-assign]
+        return both
+
+    _replace(arena.Arena, "sync", lambda sync: lambda self: late.append(self))
+    _replace(catalog.Catalog, "write", first_the_catalog)
 
 
 def _no_metasync() -> None:
-    open_environment = lmdb.open
-
-    def lax(*args: Any, **options: Any) -> Any:
-        return open_environment(*args, **(options | {"metasync": False}))
-
-    lmdb.open = lax
-    catalog.Catalog._check_size = lambda self, env: None  # type: ignore[method-assign]
+    _replace(
+        lmdb,
+        "open",
+        lambda opens: lambda *args, **options: opens(*args, **(options | {"metasync": False})),
+    )
+    _replace(catalog.Catalog, "_check_size", lambda check: lambda self, env: None)
 
 
 def _write_in_place() -> None:
-    write_pages = commit.write_pages
+    def in_place(stored: Any) -> Any:
+        def both(where: arena.Arena, write: Any, memory: Any, before: Any) -> Any:
+            placed = stored(where, write, memory, before)
+            old = before.at(placed.pages)
+            again = (old.slots != 0) & (placed.slots != 0)
+            if memory is not None:
+                commit.write_pages(where, memory[placed.pages[again]], old.slots[again])
+            return placed
 
-    def in_place(
-        where: arena.Arena, write: Any, memory: np.ndarray[Any, Any] | None, before: Any
-    ) -> Any:
-        placed = stored(where, write, memory, before)
-        old = before.at(placed.pages)
-        again = (old.slots != 0) & (placed.slots != 0)
-        if memory is not None:
-            write_pages(where, memory[placed.pages[again]], old.slots[again])
-        return placed
+        return both
 
-    stored = commit.store_pages
-    commit.store_pages = in_place
+    _replace(commit, "store_pages", in_place)
 
 
 def _reuse_early() -> None:
     """The slots that a commit frees are written by that very commit."""
-    stored, give = commit.store_pages, space.Space.give
     reused: set[int] = set()
 
-    def early(
-        where: arena.Arena, write: Any, memory: np.ndarray[Any, Any] | None, before: Any
-    ) -> Any:
-        reused.clear()
-        freed = before.slots[before.slots != 0]
-        named = named_key(write.records.head("main"), SNAPSHOT)
-        if memory is None or len(freed) < 2 or write.records.has(named):
+    def early(stored: Any) -> Any:
+        def store_pages(where: arena.Arena, write: Any, memory: Any, before: Any) -> Any:
+            reused.clear()
+            freed = before.slots[before.slots != 0]
+            named = named_key(write.records.head("main"), SNAPSHOT)
+            if memory is None or len(freed) < 2 or write.records.has(named):
+                return stored(where, write, memory, before)
+            take = write.take
+
+            def from_freed(count: int, **options: Any) -> Any:
+                if count > len(freed):
+                    return take(count, **options)
+                mine = np.sort(np.roll(freed, 1)[:count])
+                reused.update(mine.tolist())
+                return mine
+
+            write.take = from_freed
             return stored(where, write, memory, before)
-        take = write.take
 
-        def from_freed(count: int, **options: Any) -> IntArray:
-            if count > len(freed):
-                found: IntArray = take(count, **options)
-                return found
-            mine = np.roll(freed, 1)[:count]
-            reused.update(mine.tolist())
-            return np.sort(mine)
+        return store_pages
 
-        write.take = from_freed
-        try:
-            return stored(where, write, memory, before)
-        finally:
-            write.take = take
+    def unless_reused(give: Any) -> Any:
+        return lambda self, slots: give(self, slots[~np.isin(slots, list(reused))])
 
-    def unless_reused(self: space.Space, slots: IntArray) -> None:
-        give(self, slots[~np.isin(slots, list(reused))])
-
-    commit.store_pages = early
-    space.Space.give = unless_reused  # type: ignore[method-assign]
+    _replace(commit, "store_pages", early)
+    _replace(space.Space, "give", unless_reused)
 
 
 def _ignore_pins() -> None:
-    lock = pins.Pins.try_exclusive
+    def regardless(lock: Any) -> Any:
+        return lambda self, version, mine=0: lock(self, version, mine) or True
 
-    def regardless(self: pins.Pins, version: Any, mine: int = 0) -> bool:
-        lock(self, version, mine)
-        return True
-
-    pins.Pins.try_exclusive = regardless  # type: ignore[method-assign]
+    _replace(pins.Pins, "try_exclusive", regardless)
 
 
 def _retry_sync() -> None:
-    class Stubborn(arena.FileIO):
-        def fdatasync(self, fd: int) -> None:
+    def stubborn(sync: Any) -> Any:
+        def twice(self: Any, fd: int) -> None:
             try:
-                os.fdatasync(fd)
+                sync(self, fd)
             except OSError:
-                os.fdatasync(fd)
+                sync(self, fd)
 
-    arena.FileIO.fdatasync = Stubborn.fdatasync  # type: ignore[method-assign]
+        return twice
+
+    _replace(arena.FileIO, "fdatasync", stubborn)
 
 
 def _ignore_short_writes() -> None:
     def once(self: Any, data: memoryview, offset: int) -> None:
         self._call("writing", self.io.pwrite, self.fd, data, offset)
 
-    arena.Arena._pwrite = once  # type: ignore[method-assign]
+    _replace(arena.Arena, "_pwrite", lambda pwrite: once)
 
 
 def _free_more() -> None:
-    expand = reclaim.expand
+    def one_more(expand: Any) -> Any:
+        def freed(extents: Any) -> Any:
+            pages, slots, births = expand(extents)
+            return pages, np.append(slots, slots.max() + 1) if len(slots) else slots, births
 
-    def one_more(extents: Any) -> Any:
-        pages, slots, births = expand(extents)
-        return pages, np.append(slots, slots.max() + 1) if len(slots) else slots, births
+        return freed
 
-    reclaim.expand = one_more
+    _replace(reclaim, "expand", one_more)
 
 
 def _free_less() -> None:
-    expand = reclaim.expand
+    def one_less(expand: Any) -> Any:
+        def freed(extents: Any) -> Any:
+            pages, slots, births = expand(extents)
+            return pages, slots[:-1], births
 
-    def one_less(extents: Any) -> Any:
-        pages, slots, births = expand(extents)
-        return pages, slots[:-1], births
+        return freed
 
-    reclaim.expand = one_less
-
-
-def _no_directory_sync() -> None:
-    engine._sync_directory = lambda path: None
+    _replace(reclaim, "expand", one_less)
 
 
 SYNC_FAILS = Plan(Fault.SYNC, error=5)
 BUGS = (
-    Bug("no arena sync", "steady", plan=Plan(swallow="arena")),
+    Bug("no arena sync at all", "steady", plan=Plan(swallow="arena")),
+    Bug("no arena sync in a commit", "steady", _no_sync),
     Bug("arena sync after the catalog's commit", "steady", _sync_after_catalog),
     Bug("no catalog sync", "steady", plan=Plan(swallow="catalog")),
     Bug("metasync off", "steady", _no_metasync),

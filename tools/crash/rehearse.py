@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from pagestore import BrokenError
 from tools.crash import disk, workloads
@@ -63,15 +63,14 @@ class Outcome:
     full: int = 0
 
 
-@define
-class _Marker:
-    path: Path
-    _fd: int = field(default=-1)
+def marker(path: Path) -> Callable[[str], None]:
+    """What writes a line into the record."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
-    def __call__(self, text: str) -> None:
-        if self._fd < 0:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        os.write(self._fd, text.encode() + b"\n")
+    def mark(text: str) -> None:
+        os.write(fd, text.encode() + b"\n")
+
+    return mark
 
 
 def perform(workload: str, top: Path, log: Path) -> Outcome:
@@ -84,9 +83,9 @@ def perform(workload: str, top: Path, log: Path) -> Outcome:
 
     if workload not in workloads.AS_SHIPPED:
         workloads.shrink()
-    course = Course(top / STORE, _Marker(marks_path(log)), make_room)
+    course = Course(top / STORE, marker(marks_path(log)), make_room)
     try:
-        workloads.ALL[workload](course)
+        workloads.find(workload)(course)
     except BrokenError as error:
         make_room()  # the disk is well again; the store must not believe it
         _stay_broken(course)
@@ -102,9 +101,9 @@ def _stay_broken(course: Course) -> None:
     store: Any = getattr(course, "store", None)
     if store is None or store._closed:
         return
-    for again in (lambda: store.snapshot("never"), lambda: store.create_branch("never")):
+    for change in (store.snapshot, store.create_branch):
         try:
-            again()
+            change("never")
         except BrokenError:
             continue
         raise AssertionError("a broken store took a change")

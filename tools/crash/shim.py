@@ -70,9 +70,7 @@ def build() -> Path:
         raise FileNotFoundError("there is no C compiler (cc) to build the recorder with")
     target = Path(tempfile.mkdtemp(prefix="pagestore-shim-")) / "shim.so"
     flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run(
-        [cc, *flags, "-o", str(target), str(_SOURCE), "-ldl", "-lpthread"], check=True
-    )
+    subprocess.run([cc, *flags, "-o", str(target), str(_SOURCE), "-ldl", "-lpthread"], check=True)
     return target
 
 

@@ -61,7 +61,11 @@ class Stage:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from tools.crash.stage import serve; serve({theirs.fileno()})"],
+            [
+                sys.executable,
+                "-c",
+                f"from tools.crash.stage import serve; serve({theirs.fileno()})",
+            ],
             env=shim.environment(),
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parents[2],
@@ -165,4 +169,3 @@ def _warm_up() -> None:
             ws.create("a", 5000)[:] = 1
         list(store.check(data=True))
         store.compact()
-

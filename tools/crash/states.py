@@ -45,8 +45,10 @@ class State:
     tree: Tree
 
 
-def states(ops: Sequence[Op], initial: Tree, inodes: Mapping[str, int], seed: int) -> Iterator[State]:
-    """Every state, each once: those that are equal, and of which as much is acknowledged, are one."""
+def states(
+    ops: Sequence[Op], initial: Tree, inodes: Mapping[str, int], seed: int
+) -> Iterator[State]:
+    """Every state, each once: equal ones, of which as much is acknowledged, are one."""
     seen: set[tuple[int, bytes]] = set()
     for state in _all(ops, initial, inodes, seed):
         key = (state.said, digest(state.tree))
@@ -96,8 +98,8 @@ def _subsets(pending: Mapping[int, Op], rng: random.Random) -> Iterator[tuple[st
         yield f"all but {one}", {n: WHOLE for n in numbers if n != one}
         yield f"only {one}", {one: WHOLE}
     for _ in range(RANDOM_SUBSETS):
-        chosen = [n for n in numbers if rng.random() < 0.5]
-        yield f"{chosen}", dict.fromkeys(chosen, WHOLE)
+        some = [n for n in numbers if rng.random() < 0.5]
+        yield f"{some}", dict.fromkeys(some, WHOLE)
 
 
 def _torn(pending: Mapping[int, Op], rng: random.Random) -> Iterator[tuple[str, Choice]]:
@@ -115,7 +117,8 @@ def _torn(pending: Mapping[int, Op], rng: random.Random) -> Iterator[tuple[str, 
                 words = f"{len(sectors)} sectors of {torn} {with_others} the others"
                 yield words, others | {torn: part}
         size_only = {torn: Part(size_only=True)}
-        yield f"the length alone of {torn}", {n: WHOLE for n in pending} | size_only
-    yield "lengths alone", {
-        n: Part(size_only=True) if op.kind is Kind.WRITE else WHOLE for n, op in pending.items()
-    }
+        yield f"the length alone of {torn}", dict.fromkeys(pending, WHOLE) | size_only
+    yield (
+        "lengths alone",
+        {n: Part(size_only=True) if op.kind is Kind.WRITE else WHOLE for n, op in pending.items()},
+    )

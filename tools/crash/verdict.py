@@ -5,7 +5,7 @@ Runs in a process that may die of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,11 @@ MAPPINGS: tuple[Literal["auto", "portable"], ...] = ("auto", "portable")
 
 
 def judge(
-    path: Path, allowed: Sequence[Known | None], ever: Mapping[int, str], turn: int = 0
+    path: Path,
+    allowed: Sequence[Known | None],
+    ever: Mapping[int, str],
+    turn: int = 0,
+    check: Callable[[pagestore.Store], object] | None = None,
 ) -> str | None:
     """Say what is wrong with a store; None if nothing is.
 
@@ -33,6 +37,8 @@ def judge(
         Contents of versions that it may still hold.
     turn : int
         Which way of mapping memory is used, in turn.
+    check : callable, optional
+        Of the program whose store it is; raises if it makes no sense.
     """
     if not path.exists() and None not in allowed:
         return "the store is gone"
@@ -44,6 +50,8 @@ def judge(
             wrong = [difference(found, known, ever) for known in wanted]
             if None not in wrong:
                 return " or ".join(str(w) for w in wrong)
+            if check is not None:
+                check(store)
             complaint = _findings(store) or _go_on(store, found)
             if complaint:
                 return complaint

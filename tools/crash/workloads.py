@@ -5,6 +5,7 @@ A workload is a function of a `Course`. It begins with no store at all, but for 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 from pagestore import pagetable, space
@@ -299,6 +300,93 @@ def shrink() -> None:
     space.GROW_LEAST, space.LOOK_LEAST, space.SHORT_RUN = 24, 8, 4
     space.ALIGNED, space.LOG_RECORDS = 32, 5
     pagetable.INLINE_MAX = 3
+
+
+class _Wanderer:
+    """Random steps that are always allowed; the same for the same seed."""
+
+    def __init__(self, course: Course, seed: int) -> None:
+        self.course = course
+        self.rng = random.Random(seed)
+        self.count = 0
+
+    def walk(self, steps: int) -> None:
+        rng, course = self.rng, self.course
+        if rng.random() < 0.2:
+            course.options["history"] = "all"
+        course.open(create=True)
+        course.create("a", rng.randint(1, 60))
+        moves = {
+            self.commit: 6, self.commit_named: 3, self.resize: 1, self.flush: 2, self.forget: 3,
+            self.name: 1, self.branch: 2, self.switch: 1, course.compact: 1, course.reopen: 1,
+        }  # fmt: skip
+        for _ in range(steps):
+            rng.choices(list(moves), list(moves.values()))[0]()
+        course.close()
+
+    def write(self) -> None:
+        if "a" not in self.course.now:
+            self.course.create("a", self.rng.randint(1, 60))
+        pages = range(len(self.course.now["a"]))
+        self.count += 1
+        if self.rng.random() < 0.1:
+            self.course.zero("a", slice(self.rng.choice(pages), None))
+        chosen = self.rng.sample(pages, self.rng.randint(1, len(pages)))
+        self.course.write("a", sorted(chosen), self.count)
+
+    def commit(self) -> None:
+        self.write()
+        self.course.commit()
+
+    def commit_named(self) -> None:
+        self.write()
+        self.course.commit_named(f"snapshot {self.count}")
+
+    def resize(self) -> None:
+        self.write()
+        self.course.resize("a", self.rng.randint(1, 90))
+        self.commit()
+
+    def flush(self) -> None:
+        self.write()
+        self.course.flush()
+
+    def names(self, kind: str) -> list[str]:
+        names = self.course.ledger.names
+        return [name.removeprefix(kind) for name in names if name.startswith(kind)]
+
+    def forget(self) -> None:
+        snapshots = self.names("snapshot ")
+        branches = [b for b in self.names("branch ") if b not in ("main", self.course.branch)]
+        if snapshots and (not branches or self.rng.random() < 0.7):
+            self.course.delete_snapshot(self.rng.choice(snapshots))
+        elif branches:
+            self.course.delete_branch(self.rng.choice(branches))
+
+    def name(self) -> None:
+        self.count += 1
+        at = self.rng.choice(self.names("snapshot ") + self.names("branch "))
+        self.course.snapshot(f"named {self.count}", at=at)
+
+    def branch(self) -> None:
+        self.count += 1
+        at = self.rng.choice(self.names("snapshot ") + self.names("branch "))
+        self.course.create_branch(f"branch {self.count}", at=at)
+        self.course.switch(f"branch {self.count}")
+
+    def switch(self) -> None:
+        self.course.switch(self.rng.choice(self.names("branch ")))
+
+
+WANDER = "wander "
+STEPS = 14
+
+
+def find(name: str) -> Workload:
+    """The workload of a name; ``"wander 7"`` is a random one, of the seed 7."""
+    if name.startswith(WANDER):
+        return lambda course: _Wanderer(course, int(name.removeprefix(WANDER))).walk(STEPS)
+    return ALL[name]
 
 
 FROM_NOTHING = (
