@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from pagestore import kernel
+from pagestore.bounds import check_page_size
 from pagestore.errors import BrokenError, CorruptionError, FullError
 from pagestore.format import (
     HEAD_OFFSETS,
@@ -67,6 +68,7 @@ class Arena:
         self.fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
         try:
             self.superblock = Superblock.unpack(self._pread(SUPERBLOCK_SIZE, 0), str(path))
+            check_page_size(self.superblock.page_size, str(path))
         except BaseException:
             os.close(self.fd)
             raise

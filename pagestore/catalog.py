@@ -12,12 +12,15 @@ kinship, snapshot and branch names. Does not know the arena, nor what a page tab
 - C5  LMDB trusts its pages, and a flipped bit in one can kill the process: whoever opens a store
       that nobody has open reads the file first. One that is as it was left is believed; another,
       after a crash or a change, is examined page by page (up to 64 MiB of it).
+- C6  Every transaction that changes a record changes the meta record too: its own number, and the
+      sum of all other records. A page of the file that went back in time cannot agree with both.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import struct
@@ -30,10 +33,12 @@ from typing import Any
 
 import lmdb
 import lmdb.verify
+import numpy as np
 import xxhash
 from attrs import evolve
 
 from pagestore import kernel
+from pagestore.bounds import check_meta, check_version
 from pagestore.errors import (
     BrokenError,
     CorruptionError,
@@ -61,9 +66,11 @@ from pagestore.format import (
     VersionId,
     VersionRecord,
     child_key,
+    key_name,
     name_key,
     named_key,
     number_key,
+    record_sum,
     seal,
     split_version_key,
     unseal,
@@ -79,13 +86,21 @@ _verify: Callable[..., list[str]] = lmdb.verify.verify  # py-lmdb gives it no ty
 class Transaction:
     """Sealed records within one LMDB transaction."""
 
-    def __init__(self, txn: lmdb.Transaction) -> None:
+    def __init__(self, txn: lmdb.Transaction, *, writing: bool = False) -> None:
         self._txn = txn
         self.written = 0
         raw = self.get(META)
         if raw is None:
             raise CorruptionError("the catalog has no meta record: it was emptied or replaced")
-        self.meta = self._stored = Meta.unpack(raw)
+        self.meta = Meta.unpack(raw)
+        check_meta(self.meta)
+        last = self.id - writing
+        if self.meta.transaction != last:
+            raise CorruptionError(
+                f"the catalog's meta record is of transaction {self.meta.transaction}, the catalog "
+                f"of {last}: a part of it is older, or was not written by pagestore (C6)"
+            )
+        self._sum = self.meta.records
 
     @property
     def id(self) -> int:
@@ -105,12 +120,18 @@ class Transaction:
     def put(self, key: bytes, payload: bytes) -> None:
         value = seal(key, payload)
         self.written += len(value)
-        self._txn.put(key, value)
+        self._sum += record_sum(value)
+        if not self._txn.put(key, value, overwrite=False):
+            self._sum -= record_sum(bytes(self._txn.get(key) or b""))
+            self._txn.put(key, value)
 
     def delete(self, key: bytes) -> bool:
-        found = bool(self._txn.delete(key))
-        self.written += 256 * found
-        return found
+        value = self._txn.pop(key)
+        if value is None:
+            return False
+        self._sum -= record_sum(bytes(value))
+        self.written += 256
+        return True
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Records whose keys begin with `prefix`, in order."""
@@ -156,9 +177,24 @@ class Transaction:
         return self._next("next_number")
 
     def save_meta(self) -> None:
-        if self.meta != self._stored:
-            self.put(META, self.meta.pack())
-            self._stored = self.meta
+        """Have the meta record speak of this transaction, if it wrote anything (C6)."""
+        if self.written:
+            self.meta = evolve(self.meta, transaction=self.id, records=self._sum % (1 << 64))
+            value = seal(META, self.meta.pack())
+            self.written += len(value)
+            self._txn.put(META, value)
+
+    def add_up(self) -> int:
+        """The sum of every record as it is: what the meta record must say (C6)."""
+        parts = []
+        with self._txn.cursor() as cursor:
+            for raw, value in cursor:
+                key, sealed = bytes(raw), bytes(value)
+                if key != META:
+                    unseal(key, sealed)
+                    parts.append(sealed[:8])
+        sums = np.frombuffer(b"".join(parts), "<u8")
+        return int(np.add.reduce(sums, dtype=np.uint64))
 
     # ------------------------------------------------------------------------------ versions
 
@@ -169,7 +205,7 @@ class Transaction:
         raw = self.get(number_key(VERSION, version))
         if raw is None:
             raise NotFoundError(f"there is no version {version}: dropped, or never made")
-        record = VersionRecord.unpack(raw)
+        record = _version(raw)
         if record.id != version:
             raise CorruptionError(f"the record of version {version} says it is {record.id}")
         return record
@@ -201,7 +237,7 @@ class Transaction:
     def versions(self) -> Iterator[VersionRecord]:
         for key, raw in self.scan(VERSION):
             if len(key) == VERSION_KEY_SIZE:
-                record = VersionRecord.unpack(raw)
+                record = _version(raw)
                 if record.id != split_version_key(key)[0]:
                     raise CorruptionError(f"version {record.id} lies under another's key")
                 yield record
@@ -259,7 +295,7 @@ class Transaction:
 
     def names(self, kind: bytes) -> Iterator[tuple[str, NameRecord]]:
         for key, raw in self.scan(kind):
-            yield key[1:].decode(), NameRecord.unpack(raw)
+            yield key_name(key[1:]), NameRecord.unpack(raw)
 
     def names_after(self, kind: bytes, after: str, count: int) -> list[str]:
         """Up to `count` names that sort behind `after` (by their bytes)."""
@@ -270,13 +306,13 @@ class Transaction:
             names = []
             for key, value in itertools.islice(found, count):
                 unseal(bytes(key), bytes(value))  # a damaged key must not be taken for a name
-                names.append(bytes(key[1:]).decode())
+                names.append(key_name(bytes(key[1:])))
             return names
 
     def names_of(self, version: VersionId) -> list[tuple[bytes, str]]:
         """Kind and name of everything that stands for a version."""
         return [
-            (kind, split_version_key(key)[2].decode())
+            (kind, key_name(split_version_key(key)[2]))
             for kind in (SNAPSHOT, BRANCH)
             for key in self.keys(named_key(version, kind))
         ]
@@ -311,6 +347,13 @@ class Transaction:
         if name.isascii() and name.isdigit() and len(name) < 20:
             return self.version(VersionId(int(name)))
         raise NotFoundError(f"there is no snapshot or branch {name!r}")
+
+
+@functools.lru_cache(256)
+def _version(raw: bytes) -> VersionRecord:
+    record = VersionRecord.unpack(raw)
+    check_version(record)
+    return record
 
 
 _KINDS = {SNAPSHOT: "snapshot", BRANCH: "branch"}
@@ -482,7 +525,7 @@ class Catalog:
         except lmdb.Error as e:
             raise self._translated(e) from e
         try:
-            transaction = Transaction(txn)
+            transaction = Transaction(txn, writing=True)
             yield transaction
             transaction.save_meta()
             self._reserve(transaction.written, spare)

@@ -277,8 +277,8 @@ class _Writer:
         """Delete the nodes that a cut made in this commit, and that its pages replaced."""
         if table.root is not None and table.root.birth == self._version:
             before = VersionId(self._version - 1)
-            for node in exclusive_nodes(self._write.nodes, table, [final], before):
-                self._write.records.delete(number_key(NODE, node))
+            for ref in exclusive_nodes(self._write.nodes, table, [final], before):
+                self._write.records.delete(number_key(NODE, ref.node))
 
     def _before(self, region: RegionRecord, pages: IntArray) -> Placed:
         """Where the region has some pages now (slot 0: zeros), and their checksums."""

@@ -27,6 +27,7 @@ from attrs import evolve
 
 from pagestore import kernel
 from pagestore.arena import Arena
+from pagestore.bounds import expand_runs
 from pagestore.catalog import EXAMINED_MOST, Catalog, Transaction, examine, seal_of
 from pagestore.checksums import KnownSums
 from pagestore.dirty import Tracker, choose
@@ -55,7 +56,7 @@ from pagestore.format import (
     NameRecord,
     Superblock,
     VersionRecord,
-    key_numbers,
+    key_number,
     number_key,
     pack_runs,
     runs_of,
@@ -63,7 +64,7 @@ from pagestore.format import (
 )
 from pagestore.pagetable import DenseLeaves, NodeCache, Nodes
 from pagestore.pins import Pin, Pins
-from pagestore.space import Space, expand_runs, slot_runs
+from pagestore.space import Space, slot_runs
 
 ARENA, CATALOG, PINS, BALLAST = "arena", "catalog", "pins", "ballast"
 BALLAST_SIZE = 1 << 20
@@ -91,7 +92,7 @@ class Write:
             space.begin(self.records, self.records.id, self.records.meta.slots)
             self._space = space
             for key, _ in list(self.records.scan(RESERVED)):
-                number = key_numbers(key)[0]
+                number = key_number(key)
                 if self._engine.pins.abandoned(number):
                     self.release_reservation(number)
         return self._space
@@ -113,7 +114,7 @@ class Write:
         raw = self.records.get(key)
         if raw is None:
             raise CorruptionError(f"reservation {number} is missing from the catalog")
-        slots = expand_runs(unpack_runs(raw)[0])
+        slots = expand_runs(unpack_runs(raw, 1)[0], self.space.slots)
         self.records.delete(key)
         if used is not None:
             slots = np.setdiff1d(slots, used, assume_unique=True)
@@ -436,7 +437,8 @@ def create(path: Path, page_size: int, keep_all: bool) -> None:
 def _fill(path: Path, page_size: int, keep_all: bool) -> None:
     now = time.time_ns()
     store_id = secrets.token_bytes(16)
-    meta = Meta(store_id, page_size, keep_all, next_version=ROOT_VERSION + 1)
+    # the transaction that makes the catalog is LMDB's first
+    meta = Meta(store_id, page_size, keep_all, next_version=ROOT_VERSION + 1, transaction=1)
     root = VersionRecord(ROOT_VERSION, NO_VERSION, now, keep_all, "")
     Arena.create(path / ARENA, Superblock(page_size, store_id, now))
     Catalog.create(path / CATALOG, meta)

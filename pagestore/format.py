@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NewType, Protocol
@@ -60,6 +61,21 @@ def number_key(prefix: bytes, number: int, *more: int) -> bytes:
     """Key of a record that is found by one or two numbers; keys sort as the numbers do."""
     key = prefix + number.to_bytes(8, "big")
     return key + b"".join([n.to_bytes(8, "big") for n in more]) if more else key
+
+
+def key_number(key: bytes) -> int:
+    """The one number of a record's key."""
+    if len(key) != 9:
+        raise CorruptionError(f"catalog record {describe_key(key)} has a key of the wrong size")
+    return int.from_bytes(key[1:], "big")
+
+
+def key_name(raw: bytes) -> str:
+    """The name in a record's key."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as e:
+        raise CorruptionError(f"the name {raw!r} in the catalog is not UTF-8") from e
 
 
 def key_numbers(key: bytes) -> tuple[int, ...]:
@@ -137,6 +153,11 @@ def unseal(key: bytes, value: bytes) -> bytes:
     if xxhash.xxh3_64_digest(key + payload) != value[:8]:
         raise CorruptionError(f"catalog record {describe_key(key)} does not match its checksum")
     return payload
+
+
+def record_sum(value: bytes) -> int:
+    """What a sealed record adds to the catalog's sum: its checksum, as a number."""
+    return int.from_bytes(value[:8], "little")
 
 
 def describe_key(key: bytes) -> str:
@@ -274,7 +295,7 @@ class CatalogSeal:
 
 # ------------------------------------------------------------------------------------ records
 
-_META = struct.Struct("<I16sIBQQQQQQ")
+_META = struct.Struct("<I16sIBQQQQQQQQ")
 
 
 @frozen
@@ -290,11 +311,14 @@ class Meta:
     next_number: int = 1  # space-log records and reservations
     slots: int = 1  # of the arena, the superblock included
     moves: int = 0  # grows when compaction moves pages: cached page-table nodes are stale
+    transaction: int = 0  # LMDB's number of the one that wrote this record: of the last one
+    records: int = 0  # record_sum of every other record, added up: none of them is an older copy
 
     def pack(self) -> bytes:
         return _META.pack(
             FORMAT_VERSION, self.store_id, self.page_size, self.keep_all, self.next_version,
             self.next_node, self.next_region, self.next_number, self.slots, self.moves,
+            self.transaction, self.records,
         )  # fmt: skip
 
     @classmethod
@@ -412,8 +436,20 @@ class VersionRecord:
         return head + message + b"".join(r.pack() for r in self.regions.values())
 
     @classmethod
-    @functools.lru_cache(256)
     def unpack(cls, raw: bytes) -> VersionRecord:
+        try:
+            record, root, rest = cls._unpack(raw)
+        except (struct.error, UnicodeDecodeError) as e:
+            raise CorruptionError(f"a version record is cut, or not what it says: {e}") from e
+        if record.root() != root:
+            raise CorruptionError(f"version {record.id} does not match its root hash")
+        if rest:
+            raise CorruptionError(f"the record of version {record.id} has the wrong size")
+        return record
+
+    @classmethod
+    def _unpack(cls, raw: bytes) -> tuple[VersionRecord, bytes, int]:
+        """Return the record, the root hash that it has, and how many bytes are not used once."""
         vid, parent, time, keep, root, n_message, n_regions = _VERSION.unpack_from(raw)
         at = _VERSION.size + n_message
         message = raw[_VERSION.size : at].decode()
@@ -422,9 +458,7 @@ class VersionRecord:
             region, at = RegionRecord.unpack_from(raw, at)
             regions[region.name] = region
         record = cls(VersionId(vid), VersionId(parent), time, keep, message, regions)
-        if record.root() != root:
-            raise CorruptionError(f"version {vid} does not match its root hash")
-        return record
+        return record, root, abs(len(raw) - at) + n_regions - len(regions)
 
 
 _NAME = struct.Struct("<Qq")
@@ -443,8 +477,11 @@ class NameRecord:
 
     @classmethod
     def unpack(cls, raw: bytes) -> NameRecord:
-        version, time = _NAME.unpack_from(raw)
-        return cls(VersionId(version), time, raw[_NAME.size :].decode())
+        try:
+            version, time = _NAME.unpack_from(raw)
+            return cls(VersionId(version), time, raw[_NAME.size :].decode())
+        except (struct.error, UnicodeDecodeError) as e:
+            raise CorruptionError(f"a name record is cut, or not what it says: {e}") from e
 
 
 @functools.lru_cache(256)
@@ -454,13 +491,33 @@ def dtype_text(dtype: np.dtype[Any]) -> str:
 
 @functools.lru_cache(256)
 def dtype_from_text(text: str) -> np.dtype[Any]:
+    shown = text if len(text) < 100 else f"{text[:100]}..."
     try:
+        if not _is_descr(text):
+            raise ValueError("it is no literal that a dtype has")
         found = np.lib.format.descr_to_dtype(ast.literal_eval(text))
-    except (ValueError, SyntaxError, TypeError) as e:
-        raise CorruptionError(f"dtype {text!r} cannot be read") from e
+    except Exception as e:  # what NumPy raises for a text that nobody meant has no end
+        raise CorruptionError(f"dtype {shown!r} cannot be read") from e
     if found.hasobject:
-        raise CorruptionError(f"dtype {text!r} would take bytes for Python objects")
+        raise CorruptionError(f"dtype {shown!r} would take bytes for Python objects")
     return found
+
+
+_QUOTED = re.compile(r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
+_NESTED_MOST = 64
+
+
+def _is_descr(text: str) -> bool:
+    """Whether a text is strings and numbers in brackets, not too deep.
+
+    Python's own parser can be made to exhaust the stack, and the process with it.
+    """
+    rest = _QUOTED.sub("", text)
+    depth = deepest = 0
+    for c in rest:
+        depth += (c in "([") - (c in ")]")
+        deepest = max(deepest, depth)
+    return deepest <= _NESTED_MOST and not rest.strip("0123456789()[], ")
 
 
 # ------------------------------------------------------------------------------ page-table nodes
@@ -596,12 +653,16 @@ def pack_runs(*groups: np.ndarray[Any, Any]) -> bytes:
     return b"".join(struct.pack("<I", len(g)) + g.astype(RUN).tobytes() for g in groups)
 
 
-def unpack_runs(raw: bytes) -> list[np.ndarray[Any, Any]]:
-    groups, at = [], 0
-    while at < len(raw):
+def unpack_runs(raw: bytes, groups: int) -> list[np.ndarray[Any, Any]]:
+    """The groups of runs in a record, of which there must be so many."""
+    found: list[np.ndarray[Any, Any]] = []
+    at = 0
+    while at < len(raw) and len(found) < groups:
         count = struct.unpack_from("<I", raw.ljust(at + 4, b"\0"), at)[0]
         if len(raw) < at + 4 + count * RUN.itemsize:
             raise CorruptionError("a list of slot runs is cut short")
-        groups.append(np.frombuffer(raw, RUN, count, at + 4))
+        found.append(np.frombuffer(raw, RUN, count, at + 4))
         at += 4 + count * RUN.itemsize
-    return groups
+    if at != len(raw) or len(found) != groups:
+        raise CorruptionError("a list of slot runs has the wrong size")
+    return found

@@ -13,6 +13,7 @@ nodes for each page dirtied a scattered catalog page for each (docs/decisions/00
 - T2  Extents of one run are sorted by page and disjoint; the newest run that has a page wins.
 - T3  An extent carries the version that wrote it (its birth), however often it is merged.
 - T4  An extent at slot 0 says that its pages are zeros; the oldest run of a leaf needs none.
+- T5  A node stands in one place of a table. A walk that meets one again stops: it would not end.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 from attrs import define, field, frozen
 
+from pagestore.bounds import check_extents, check_refs
 from pagestore.errors import CorruptionError
 from pagestore.format import (
     BRANCH_REF,
@@ -182,13 +184,13 @@ class Nodes:
     _fresh: dict[int, Leaf | Extents] = field(factory=dict)
 
     def leaf(self, node: int) -> Leaf:
-        found = self._decoded(node, lambda raw: Leaf(*unpack_leaf(raw)))
+        found = self._decoded(node, _leaf)
         if not isinstance(found, Leaf):
             raise CorruptionError(f"page-table node {node} is not a leaf")
         return found
 
     def run(self, node: int) -> Extents:
-        found = self._decoded(node, unpack_run)
+        found = self._decoded(node, _run)
         if not isinstance(found, Extents):
             raise CorruptionError(f"page-table node {node} is not a run")
         return found
@@ -258,6 +260,29 @@ class Nodes:
             found = decode(self._raw(node))
             self.cache.put((self.moves, node), found)
         return found
+
+
+def _leaf(raw: bytes) -> Leaf:
+    inline, runs = unpack_leaf(raw)
+    check_refs(runs["node"], "leaf")
+    return Leaf(check_extents(inline), runs)
+
+
+def _run(raw: bytes) -> Extents:
+    return check_extents(unpack_run(raw))
+
+
+class Once:
+    """The nodes that a walk of one table has met (T5)."""
+
+    def __init__(self) -> None:
+        self._met: set[int] = set()
+
+    def meet(self, nodes: Iterable[int]) -> None:
+        for node in nodes:
+            if node in self._met:
+                raise CorruptionError(f"page-table node {node} stands in two places (T5)")
+            self._met.add(node)
 
 
 # --------------------------------------------------------------------------- stacks of extents
@@ -351,13 +376,16 @@ def span(table: Table) -> int:
 def leaves(nodes: Nodes, table: Table, wanted: IntArray | None = None) -> Iterator[tuple[int, int]]:
     """First page and node id of each leaf that exists; only those numbered in `wanted`."""
     if table.root is not None:
-        yield from _leaves(nodes, table.root.node, table.height, 0, wanted)
+        yield from _leaves(nodes, table.root.node, table.height, 0, wanted, Once())
 
 
 def _leaves(
-    nodes: Nodes, node: int, height: int, index: int, wanted: IntArray | None
+    nodes: Nodes, node: int, height: int, index: int, wanted: IntArray | None, once: Once
 ) -> Iterator[tuple[int, int]]:
+    once.meet((node,))
     if height == 0:
+        if wanted is None:
+            once.meet(nodes.leaf(node).runs["node"].tolist())
         yield index << LEAF_BITS, node
         return
     children = nodes.branch(node)["node"]
@@ -368,7 +396,7 @@ def _leaves(
     for child in present.tolist():
         below = (index << FAN_BITS) + child
         part = wanted if wanted is None else wanted[(wanted >> shift) == below]
-        yield from _leaves(nodes, int(children[child]), height - 1, below, part)
+        yield from _leaves(nodes, int(children[child]), height - 1, below, part, once)
 
 
 def stack_of(nodes: Nodes, node: int) -> list[Extents]:
@@ -582,6 +610,7 @@ class _Side:
     node: int
     birth: int
     height: int
+    once: Once = field(factory=Once, eq=False)  # of its whole table
 
 
 def differences(
@@ -629,9 +658,11 @@ def _children(nodes: Nodes, side: _Side | None, level: int) -> dict[int, _Side]:
     if side.height < level:
         return {0: side}
     children = nodes.branch(side.node)
-    present = np.flatnonzero(children["node"]).tolist()
+    present = np.flatnonzero(children["node"])
+    side.once.meet(children["node"][present].tolist())
     return {
-        i: _Side(int(children["node"][i]), int(children["birth"][i]), level - 1) for i in present
+        i: _Side(int(children["node"][i]), int(children["birth"][i]), level - 1, side.once)
+        for i in present.tolist()
     }
 
 
@@ -641,6 +672,8 @@ def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: 
         length = np.ones(len(start), np.int64)
         old_slot, old_birth = nodes.locate(old.node, start)
     else:
+        for side in filter(None, (old, new)):
+            side.once.meet(nodes.leaf(side.node).runs["node"].tolist())
         cover = _one_sided(nodes, old, new)
         if sum(map(len, cover)) > WORTH_COMPARING:
             return _painted_difference(nodes, old, new, floor)
@@ -751,12 +784,12 @@ def _not_in(nodes: Nodes, mine: Extents, other: Table) -> Extents:
 
 
 def exclusive_nodes(
-    nodes: Nodes, table: Table, others: Sequence[Table], floor: VersionId
-) -> list[NodeId]:
+    nodes: Nodes, table: Table, others: Sequence[Table], floor: int
+) -> list[NodeRef]:
     """Nodes of `table` born after `floor` that none of `others` has."""
     level = max([table.height, *(o.height for o in others)])
     sides = [side for o in others if (side := _side(o))]
-    found: list[NodeId] = []
+    found: list[NodeRef] = []
     _exclusive_nodes(nodes, _side(table), sides, level, floor, found)
     return found
 
@@ -767,19 +800,19 @@ def _exclusive_nodes(
     others: Sequence[_Side],
     level: int,
     floor: int,
-    found: list[NodeId],
+    found: list[NodeRef],
 ) -> None:
     if side is None or side.birth <= floor or any(o.node == side.node for o in others):
         return
     if level == 0:
         theirs = {n for o in others for n in nodes.leaf(o.node).runs["node"].tolist()}
-        for run in _refs(nodes.leaf(side.node).runs):
-            if run.birth > floor and run.node not in theirs:
-                found.append(run.node)  # noqa: PERF401
+        mine = [r for r in _refs(nodes.leaf(side.node).runs) if r.node not in theirs]
+        side.once.meet(r.node for r in mine)
+        found += [r for r in mine if r.birth > floor]
     else:
         families = [_children(nodes, o, level) for o in others]
         for i, child in _children(nodes, side, level).items():
             below = [family[i] for family in families if i in family]
             _exclusive_nodes(nodes, child, below, level - 1, floor, found)
     if side.height == level:
-        found.append(NodeId(side.node))
+        found.append(NodeRef(NodeId(side.node), VersionId(side.birth)))

@@ -25,7 +25,7 @@ from pagestore.format import (
     Table,
     VersionId,
     VersionRecord,
-    key_numbers,
+    key_number,
     number_key,
 )
 from pagestore.pagetable import Nodes, exclusive, exclusive_nodes, expand
@@ -53,7 +53,7 @@ def drop_unkept(
         How many versions were dropped.
     """
     records = write.records
-    before = [VersionId(key_numbers(k)[0]) for k in records.keys(UNKEPT)]
+    before = [VersionId(key_number(k)) for k in records.keys(UNKEPT)]
     todo = [v for v in dict.fromkeys([*touched, *before]) if v != NO_VERSION]
     dropped = 0
     while todo:
@@ -83,8 +83,8 @@ def _drop(write: Write, version: VersionRecord, children: list[VersionRecord]) -
         dead = exclusive_nodes(nodes, region.table, others, version.parent)
         for extents in exclusive(nodes, region.table, others, version.parent):
             write.space.give(np.sort(expand(extents)[1]))
-        for node in dead:
-            records.delete(number_key(NODE, node))
+        for ref in dead:
+            records.delete(number_key(NODE, ref.node))
     records.remove_version(version)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from pagestore.bounds import LOG_MOST, expand_runs
 from pagestore.errors import CorruptionError, FullError
 from pagestore.format import (
     FREE,
@@ -30,7 +31,7 @@ from pagestore.format import (
     SPACE_LOG,
     IntArray,
     Records,
-    key_numbers,
+    key_number,
     number_key,
     pack_runs,
     runs_of,
@@ -243,27 +244,18 @@ def load(records: Records, slots: int) -> tuple[np.ndarray[Any, Any], list[tuple
     """Read the free set: one bool a slot, and the log records it was read from."""
     free = np.zeros(-(-slots // FREE_CHUNK) * FREE_CHUNK, np.bool_)
     for key, raw in records.scan(FREE):
-        start = key_numbers(key)[0] * FREE_CHUNK
+        start = key_number(key) * FREE_CHUNK
         if len(raw) != FREE_CHUNK // 8 or start >= len(free):
             raise CorruptionError("a free-space chunk has the wrong size or place")
         free[start : start + FREE_CHUNK] = np.unpackbits(np.frombuffer(raw, np.uint8))
     log = []
     for key, raw in records.scan(SPACE_LOG):
-        given, taken = unpack_runs(raw)
-        for runs, value in ((given, True), (taken, False)):
-            index = expand_runs(runs)
-            if len(index) and index.max() >= len(free):
-                raise CorruptionError("a free-space record names a slot outside the arena")
-            free[index] = value
-        log.append((key_numbers(key)[0], len(given) + len(taken)))
+        given, taken = unpack_runs(raw, 2)
+        free[expand_runs(given, slots)] = True
+        free[expand_runs(taken, slots)] = False
+        log.append((key_number(key), len(given) + len(taken)))
+        if len(log) > LOG_MOST:
+            raise CorruptionError("the free-space log has more records than any writer leaves")
     if free[slots:].any() or free[:1].any():
         raise CorruptionError("a free-space record names a slot outside the arena")
     return free[:slots], log
-
-
-def expand_runs(runs: np.ndarray[Any, Any]) -> IntArray:
-    """Every slot of some stored runs."""
-    start, length = runs["start"].astype(np.int64), runs["length"].astype(np.int64)
-    within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
-    slots: IntArray = np.repeat(start, length) + within
-    return slots

@@ -69,7 +69,7 @@ def stats(engine: Engine) -> Stats:
     with engine.read() as (records, nodes):
         free, _ = load(records, records.meta.slots)
         reserved = sum(
-            int(unpack_runs(raw)[0]["length"].sum()) for _, raw in records.scan(RESERVED)
+            int(unpack_runs(raw, 1)[0]["length"].sum()) for _, raw in records.scan(RESERVED)
         )
         slots, free_slots = len(free), int(np.count_nonzero(free))
 

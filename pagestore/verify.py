@@ -6,6 +6,7 @@ Owns: the walk over every kept version. It reads the catalog and, if asked, ever
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 from attrs import define, field, frozen
 
 from pagestore.arena import Arena
+from pagestore.bounds import expand_runs
 from pagestore.catalog import Transaction
 from pagestore.checksums import read_sums
 from pagestore.engine import Engine
-from pagestore.errors import CorruptionError, NotFoundError
+from pagestore.errors import CorruptionError
 from pagestore.format import (
     BRANCH,
     CHILD,
@@ -33,13 +35,14 @@ from pagestore.format import (
     VersionId,
     VersionRecord,
     content_hash,
-    key_numbers,
+    key_name,
+    key_number,
     page_sums,
     runs_of,
     unpack_runs,
 )
 from pagestore.pagetable import Nodes, differences, exclusive_nodes, expand
-from pagestore.space import expand_runs, load
+from pagestore.space import load
 
 READ_BYTES = 4 << 20
 
@@ -68,6 +71,7 @@ class _Walk:
     nodes: Nodes
     arena: Arena
     versions: dict[VersionId, VersionRecord] = field(factory=dict)
+    children: Counter[VersionId] = field(factory=Counter)
     referred: Any = None  # one bool a slot: some version refers to it
     live_nodes: set[int] = field(factory=set)
 
@@ -79,7 +83,7 @@ def check(engine: Engine, *, data: bool) -> Iterator[Finding]:
         with engine.read() as (records, nodes):
             walk = _Walk(records, nodes, engine.arena)
             walk.referred = np.zeros(records.meta.slots, np.bool_)
-            for step in (_versions, _names, _tables, _space, _nodes):
+            for step in (_records, _versions, _names, _tables, _space, _nodes):
                 _guard(step, walk, found)
             slots = np.flatnonzero(walk.referred)
             sums = read_sums(records, slots) if not found or data else np.empty(0, np.uint64)
@@ -100,6 +104,12 @@ def _guard(step: Callable[[_Walk], Iterator[Finding]], walk: _Walk, found: list[
         found.append(Finding("I5", step.__name__.strip("_"), str(e)))
 
 
+def _records(walk: _Walk) -> Iterator[Finding]:
+    """Every record is whole and all belong to one state: a sound older page is found only so."""
+    if walk.records.add_up() != walk.records.meta.records:
+        yield Finding("I5", "the catalog", "its records are not those of the last transaction")
+
+
 def _versions(walk: _Walk) -> Iterator[Finding]:
     for record in walk.records.versions():
         walk.versions[record.id] = record
@@ -109,14 +119,13 @@ def _versions(walk: _Walk) -> Iterator[Finding]:
         if kind == CHILD
     }
     wanted = {(r.parent, r.id) for r in walk.versions.values() if r.parent != NO_VERSION}
+    walk.children.update(parent for parent, child in links if child in walk.versions)
     for parent, child in sorted(links ^ wanted):
         yield Finding("I4", f"version {child}", f"its kinship with version {parent} is one-sided")
     for record in walk.versions.values():
         where = f"version {record.id}"
         if record.parent != NO_VERSION and record.parent not in walk.versions:
             yield Finding("I4", where, f"its parent {record.parent} is missing")
-        if record.parent >= record.id:
-            yield Finding("I4", where, f"its parent {record.parent} is not older")
         if record.id >= walk.records.meta.next_version:
             yield Finding("I5", where, "its id was never given out")
 
@@ -131,37 +140,25 @@ def _names(walk: _Walk) -> Iterator[Finding]:
             if record.version not in walk.versions:
                 yield Finding("I4", f"name {name!r}", f"version {record.version} is missing")
     backward = {
-        (version, kind, rest.decode(errors="replace"))
+        (version, kind, key_name(rest))
         for version, kind, rest in walk.records.kinship()
         if kind != CHILD
     }
     for number, _, name in sorted(forward ^ backward):
         yield Finding("I4", f"name {name!r}", f"and version {number} do not know each other")
-    kept |= {VersionId(key_numbers(k)[0]) for k, _ in walk.records.scan(UNKEPT)}
+    kept |= {VersionId(key_number(k)) for k, _ in walk.records.scan(UNKEPT)}
     for version in walk.versions.values():
-        if version.id not in kept and not version.keep and len(_children(walk, version.id)) < 2:
+        if version.id not in kept and not version.keep and walk.children[version.id] < 2:
             yield Finding("I4", f"version {version.id}", "nothing keeps it, yet it is there")
-
-
-def _children(walk: _Walk, version: VersionId) -> list[VersionRecord]:
-    found = []
-    for child in walk.records.children(version):
-        try:
-            found.append(walk.records.version(child))
-        except NotFoundError:
-            continue
-    return found
 
 
 def _tables(walk: _Walk) -> Iterator[Finding]:
     """Follow every version from its parent: costs what changed between them."""
     for record in walk.versions.values():
         parent = walk.versions.get(record.parent)
+        before = {r.id: r for r in parent.regions.values()} if parent else {}
         for region in record.regions.values():
-            before = None
-            if parent is not None:
-                before = next((r for r in parent.regions.values() if r.id == region.id), None)
-            yield from _table(walk, record, region, before, parent)
+            yield from _table(walk, record, region, before.get(region.id), parent)
 
 
 def _table(
@@ -173,6 +170,14 @@ def _table(
 ) -> Iterator[Finding]:
     where = f"version {version.id}, region {region.name!r}"
     old = before.table if before else Table()
+    floor = parent.id if parent else NO_VERSION
+    fresh = exclusive_nodes(walk.nodes, region.table, [old], -1)
+    if any(ref.node in walk.live_nodes for ref in fresh):
+        yield Finding("I3", where, "a page-table node of it is another table's too")
+        return  # to follow it again and again would cost more than the store has
+    walk.live_nodes.update(ref.node for ref in fresh)
+    if not all(floor < ref.birth <= version.id for ref in fresh):
+        yield Finding("I4", where, "a page-table node was born in a version that did not write it")
     count, content = (before.pages, before.content) if before else (0, 0)
     limit = -(-region.nbytes // walk.arena.page_size)
     for found in differences(walk.nodes, old, region.table):
@@ -187,9 +192,7 @@ def _table(
         if walk.referred[slots].any() or len(np.unique(slots)) != len(slots):
             yield Finding("I3", where, "a slot is referred to for two pages")
         births = np.repeat(found.new_birth, found.length)[expand(found.news())[1] != 0]
-        if len(births) and (
-            births.min() <= (parent.id if parent else NO_VERSION) or births.max() > version.id
-        ):
+        if len(births) and (births.min() <= floor or births.max() > version.id):
             yield Finding("I4", where, "a page was born in a version that did not write it")
         walk.referred[slots] = True
         count += len(come[0]) - len(gone[0])
@@ -199,9 +202,6 @@ def _table(
         yield Finding("I5", where, f"holds {count} pages, but says {region.pages}")
     if content % (1 << 64) != region.content:
         yield Finding("I5", where, "is not what was committed: its content hash differs")
-    walk.live_nodes.update(
-        exclusive_nodes(walk.nodes, region.table, [old], parent.id if parent else NO_VERSION)
-    )
 
 
 def _stored(extents: Extents) -> tuple[IntArray, IntArray]:
@@ -216,9 +216,9 @@ def _space(walk: _Walk) -> Iterator[Finding]:
     free, _ = load(walk.records, slots)
     reserved = np.zeros(slots, np.bool_)
     for key, raw in walk.records.scan(RESERVED):
-        mine = expand_runs(unpack_runs(raw)[0])
-        if len(mine) and mine.max() >= slots:
-            yield Finding("I6", f"reservation {key_numbers(key)[0]}", "is outside the arena")
+        mine = expand_runs(unpack_runs(raw, 1)[0], slots)
+        if reserved[mine].any():
+            yield Finding("I3", f"reservation {key_number(key)}", "has slots of another one")
             return
         reserved[mine] = True
     uses = free.astype(np.int8) + walk.referred + reserved
@@ -232,7 +232,7 @@ def _space(walk: _Walk) -> Iterator[Finding]:
 
 
 def _nodes(walk: _Walk) -> Iterator[Finding]:
-    stored = {key_numbers(k)[0] for k, _ in walk.records.scan(NODE)}
+    stored = {key_number(k) for k, _ in walk.records.scan(NODE)}
     for node in sorted(stored - walk.live_nodes):
         yield Finding("I3", f"page-table node {node}", "belongs to no version: it leaks")
     for node in sorted(walk.live_nodes - stored):
@@ -241,7 +241,7 @@ def _nodes(walk: _Walk) -> Iterator[Finding]:
 
 def _pages(engine: Engine, slots: IntArray, sums: SumArray) -> Iterator[Finding]:
     step = max(1, READ_BYTES // engine.page_size)
-    at = 0
+    at, wrong = 0, [np.empty(0, np.int64)]  # places in `slots`
     for start, count in runs_of(slots).tolist():
         for first in range(start, start + count, step):
             size = min(step, start + count - first)
@@ -249,12 +249,13 @@ def _pages(engine: Engine, slots: IntArray, sums: SumArray) -> Iterator[Finding]
                 raw = memoryview(engine.arena.read(first, size))
             except CorruptionError as e:
                 yield Finding("I6", f"slots {first} to {first + size - 1}", str(e))
-                at += size
-                continue
-            bad = np.flatnonzero(page_sums(raw, engine.page_size) != sums[at : at + size])
-            for slot in _still_wrong(engine, bad + first, sums[bad + at]):
-                yield Finding("I1", f"slot {slot}", "does not match its checksum: it was damaged")
+            else:
+                differs = page_sums(raw, engine.page_size) != sums[at : at + size]
+                wrong.append(np.flatnonzero(differs) + at)
             at += size
+    bad = np.concatenate(wrong)
+    for slot in _still_wrong(engine, slots[bad], sums[bad]):
+        yield Finding("I1", f"slot {slot}", "does not match its checksum: it was damaged")
 
 
 def _still_wrong(engine: Engine, slots: IntArray, sums: SumArray) -> list[int]:

@@ -331,10 +331,10 @@ def _rows(extents: Extents) -> Iterator[tuple[int, int, int]]:
 def _reserve(size: int, growable: bool) -> kernel.Memory:
     wanted = max(RESERVE_FACTOR * size, RESERVE_LEAST) if growable else size
     while wanted > size:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, OverflowError):
             return kernel.reserve(wanted)
         wanted = max(size, wanted // 4)
     try:
         return kernel.reserve(size)
-    except OSError as e:
+    except (OSError, OverflowError) as e:
         raise FullError(f"no address space for {size} bytes: {e}") from e

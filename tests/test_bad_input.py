@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
 import pytest
 import xxhash
@@ -26,7 +25,7 @@ from pagestore import (
     PagestoreError,
     ReadOnlyError,
 )
-from pagestore.format import FORMAT_VERSION, MAX_NAME, META, Meta, seal, unseal
+from pagestore.format import FORMAT_VERSION, MAX_NAME, META, Meta
 from tests.damage import (
     assert_clean,
     become,
@@ -36,6 +35,7 @@ from tests.damage import (
     python,
     small_store,
 )
+from tools.crash.reseal import load, rewrite
 
 NOBODY = 65534
 
@@ -205,12 +205,8 @@ def test_a_newer_superblock(made):
 
 
 def rewrite_meta(path, change):
-    with (
-        lmdb.open(str(path / "catalog"), subdir=False, map_size=1 << 26) as env,
-        env.begin(write=True) as txn,
-    ):
-        old = bytes(unseal(META, txn.get(META)))
-        txn.put(META, seal(META, change(old)))
+    old = load(path / "catalog")[META]
+    rewrite(path / "catalog", {META: change(old)})
     return old
 
 

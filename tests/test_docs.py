@@ -317,11 +317,11 @@ def sealed_value() -> Layout:
 
 
 def meta() -> Layout:
-    raw = Meta(bytes(range(16)), 8192, True, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66).pack()
+    raw = Meta(bytes(range(16)), 8192, True, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88).pack()
     fields = {
         "format": format.FORMAT_VERSION, "store_id": bytes(range(16)), "page_size": 8192,
         "keep_all": 1, "next_version": 0x11, "next_node": 0x22, "next_region": 0x33,
-        "next_number": 0x44, "slots": 0x55, "moves": 0x66,
+        "next_number": 0x44, "slots": 0x55, "moves": 0x66, "transaction": 0x77, "records": 0x88,
     }  # fmt: skip
     return raw, fields, len(raw)
 

@@ -51,9 +51,9 @@ def test_the_copy_of_the_head():
 
 
 def test_the_meta_record():
-    meta = f.Meta(STORE_ID, 4096, True, 2, 3, 4, 5, 6, 7)
+    meta = f.Meta(STORE_ID, 4096, True, *range(2, 10))
     raw = meta.pack()
-    assert raw == struct.pack("<I", 1) + STORE_ID + struct.pack("<IB6Q", 4096, 1, 2, 3, 4, 5, 6, 7)
+    assert raw == struct.pack("<I", 1) + STORE_ID + struct.pack("<IB8Q", 4096, 1, *range(2, 10))
     assert f.Meta.unpack(raw) == meta
 
 
@@ -200,7 +200,7 @@ def test_names_come_back(record):
 
 
 @given(
-    st.binary(min_size=16, max_size=16), U32, st.booleans(), st.lists(U64, min_size=6, max_size=6)
+    st.binary(min_size=16, max_size=16), U32, st.booleans(), st.lists(U64, min_size=8, max_size=8)
 )
 def test_meta_comes_back(store_id, page_size, keep_all, counters):
     meta = f.Meta(store_id, page_size, keep_all, *counters)
@@ -248,7 +248,9 @@ def test_branches_come_back(children):
 @given(st.lists(st.lists(st.tuples(U64, U32), max_size=5), max_size=4))
 def test_lists_of_runs_come_back(groups):
     raw = f.pack_runs(*(np.array(g, f.RUN) for g in groups))
-    assert [g.tolist() for g in f.unpack_runs(raw)] == groups
+    assert [g.tolist() for g in f.unpack_runs(raw, len(groups))] == groups
+    with pytest.raises(CorruptionError):
+        f.unpack_runs(raw, len(groups) + 1)
 
 
 @given(st.sets(st.integers(0, 300)))
@@ -382,7 +384,7 @@ def test_nodes_of_the_wrong_kind_or_size(raw):
 @given(st.binary(max_size=200))
 def test_lists_of_runs_of_the_wrong_size(raw):
     with contextlib.suppress(CorruptionError):
-        assert f.pack_runs(*f.unpack_runs(raw)) == raw
+        assert f.pack_runs(*f.unpack_runs(raw, 2)) == raw
 
 
 @pytest.mark.parametrize("text", ["", "[", "'nonsense'", "{'a': 1}", "[('a', 'O')]", "open('x')"])

@@ -210,7 +210,8 @@ def test_exclusive_nodes_are_those_that_no_other_reaches(trunk, left, right, for
         return {ref.node for ref in pagetable.walk(tables.look(), table)}
 
     for children in (others[:1], others, []):
-        found = pagetable.exclusive_nodes(tables.look(), table, children, VersionId(parent))
+        refs = pagetable.exclusive_nodes(tables.look(), table, children, VersionId(parent))
+        found = [ref.node for ref in refs]
         assert len(set(found)) == len(found)
         kept = set().union(*(reached(t) for t in [*children, tables.history[parent][0]]))
         assert set(found) == reached(table) - (kept if at != parent else reached(table))
@@ -226,8 +227,8 @@ def test_what_is_dropped_leaves_exactly_the_nodes_of_the_rest(steps):
     for version in range(1, last):
         table, _ = tables.history[version]
         child = tables.history[version + 1][0]
-        for node in pagetable.exclusive_nodes(tables.look(), table, [child], VersionId(kept)):
-            del tables.records.there[number_key(NODE, node)]
+        for ref in pagetable.exclusive_nodes(tables.look(), table, [child], VersionId(kept)):
+            del tables.records.there[number_key(NODE, ref.node)]
     table, pages = tables.history[last]
     reached = {ref.node for ref in pagetable.walk(tables.look(), table)}
     # a birth of an ancestor that was dropped stays in the nodes that outlive it
