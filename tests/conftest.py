@@ -7,6 +7,7 @@ or ``long`` (an hour).
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,23 @@ settings.register_profile("default", max_examples=100, stateful_step_count=40, *
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.register_profile("long", max_examples=6000, stateful_step_count=60, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how much was tried: crash states, faults, bad inputs, planted bugs."""
+    totals: Counter[str] = Counter()
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            totals.update({k: v for k, v in report.user_properties if isinstance(v, int)})
+    if not totals:
+        return
+    bugs, caught = totals.pop("planted bugs", 0), totals.pop("planted bugs caught", 0)
+    terminalreporter.section("tried")
+    for what, count in sorted(totals.items()):
+        terminalreporter.line(f"{count:,} {what}")
+    if bugs:
+        terminalreporter.line(f"{caught} of {bugs} planted bugs caught")
+
 
 PAGE = 4096
 MakeStore = Callable[..., pagestore.Store]

@@ -8,6 +8,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -75,8 +76,9 @@ def build() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """Environment of a process that the shim is to be loaded into."""
-    return os.environ | {"LD_PRELOAD": str(build())}
+    """Environment of a process that the shim is to be loaded into; it imports what this one can."""
+    paths = os.pathsep.join([*filter(None, sys.path), os.getcwd()])
+    return os.environ | {"LD_PRELOAD": str(build()), "PYTHONPATH": paths}
 
 
 class Shim:

@@ -50,9 +50,7 @@ def judge(
             wrong = [difference(found, known, ever) for known in wanted]
             if None not in wrong:
                 return " or ".join(str(w) for w in wrong)
-            if check is not None:
-                check(store)
-            complaint = _findings(store) or _go_on(store, found)
+            complaint = _objection(store, check) or _findings(store) or _go_on(store, found)
             if complaint:
                 return complaint
             left = survey(store)
@@ -60,6 +58,17 @@ def judge(
             return difference(survey(store), left, {})
     except pagestore.PagestoreError as error:
         return f"{type(error).__name__}: {error}"
+
+
+def _objection(
+    store: pagestore.Store, check: Callable[[pagestore.Store], object] | None
+) -> str | None:
+    try:
+        if check is not None:
+            check(store)
+    except Exception as error:
+        return f"the program's check says {error!r}"
+    return None
 
 
 def _findings(store: pagestore.Store) -> str | None:

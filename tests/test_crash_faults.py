@@ -1,0 +1,74 @@
+"""Every operation of a workload fails in its turn: the process goes on, or says that it is broken.
+
+By the system calls themselves, so that LMDB's are among them; `test_fault.py` is about the arena's.
+"""
+
+import pytest
+
+from tools.crash import deep, examine, faults, rehearse, shim
+from tools.crash.shim import Fault
+from tools.crash.stage import stage
+
+pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="no C compiler for the recorder")
+# Fault -> the least number of points at which it must have been met.
+KILLS = dict.fromkeys(faults.KILLS, 150)
+ERRORS = dict(zip(faults.ERRORS, (130, 60, 130, 60, 65, 30, 35, 15), strict=True))
+
+
+@pytest.fixture(scope="module")
+def server():
+    with stage() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server):
+    """What the store holds after each step of a workload."""
+    known = {}
+    with examine.memory_directory() as top:
+        for workload in ("mixed", "creation", "reopening"):
+            known[workload] = rehearse.record(server, workload, *deep.fresh(top))[0].known
+    return known
+
+
+@pytest.fixture
+def work():
+    with examine.memory_directory() as top:
+        yield top
+
+
+def sweep(server, undisturbed, work, plan):
+    """At every point; a fault that lasts at every second, and fewer where little is new."""
+    met = []
+    for workload, known in undisturbed.items():
+        stride = (2 if plan.forever else 1) * (4 if workload == "reopening" else 1)
+        found = faults.sweep(server, workload, plan, known, work, stride=stride)
+        wrong = [(workload, str(w.plan), w.what[-800:]) for w in found.wrong]
+        assert not wrong, wrong[:3]
+        met.append(found)
+    return met
+
+
+@pytest.mark.parametrize("plan", KILLS, ids=lambda plan: plan.fault.name.lower())
+def test_death_at_every_operation(server, undisturbed, work, record_property, plan):
+    found = sweep(server, undisturbed, work, plan)
+    points = sum(f.killed for f in found)
+    assert points == sum(f.points for f in found)
+    record_property("kill points", points)
+    assert points >= KILLS[plan]
+
+
+@pytest.mark.parametrize("plan", ERRORS, ids=str)
+def test_an_error_at_every_operation(server, undisturbed, work, record_property, plan):
+    found = sweep(server, undisturbed, work, plan)
+    points = sum(f.points for f in found)
+    record_property("error points", points)
+    assert points >= ERRORS[plan]
+    assert sum(f.broken for f in found) > 0
+    if plan.fault is Fault.SYNC:
+        assert sum(f.broken for f in found) == points, "a sync that failed was passed over"
+
+
+def test_the_numbers_that_were_promised():
+    assert sum(KILLS.values()) >= 300
+    assert sum(ERRORS.values()) >= 300
