@@ -369,6 +369,23 @@ def seal_of(path: Path) -> CatalogSeal:
     return CatalogSeal(size, digest.digest())
 
 
+_FULL = lmdb.MapFullError | lmdb.ReadersFullError | lmdb.TlsFullError | lmdb.TxnFullError
+
+
+def _meaning(e: lmdb.Error, path: Path) -> PagestoreError:
+    """What an error of LMDB says to the caller."""
+    failed = isinstance(e, lmdb.PanicError | lmdb.DiskError)
+    if failed or os.strerror(errno.EIO) in str(e):
+        return BrokenError(f"{path}: {e}; reopen the store")
+    if isinstance(e, lmdb.MemoryError):
+        return FullError(f"{path}: no memory: {e}")
+    if isinstance(e, _FULL) or os.strerror(errno.ENOSPC) in str(e):
+        return FullError(f"{path}: LMDB is full: {e}")
+    if isinstance(e, lmdb.ReadonlyError):
+        return ReadOnlyError(f"{path}: {e}")
+    return CorruptionError(f"{path}: {e}")
+
+
 def _missing(env: lmdb.Environment, path: Path) -> int:
     """How many bytes the file is shorter than its meta page says.
 
@@ -407,11 +424,16 @@ class Catalog:
     @staticmethod
     def create(path: Path, meta: Meta) -> None:
         """Make a catalog that holds nothing but its meta record."""
-        with (
-            lmdb.open(str(path), map_size=1 << 26, subdir=False) as env,
-            env.begin(write=True) as t,
-        ):
-            t.put(META, seal(META, meta.pack()))
+        try:
+            with (
+                lmdb.open(str(path), map_size=1 << 26, subdir=False) as env,
+                env.begin(write=True) as t,
+            ):
+                t.put(META, seal(META, meta.pack()))
+        except lmdb.Error as e:
+            if os.strerror(errno.ENOSPC) in str(e):  # what there is of it goes: nothing is lost
+                raise FullError(f"{path}: {e}") from e
+            raise _meaning(e, path) from e
 
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path = path
@@ -455,7 +477,7 @@ class Catalog:
     def _too_large(self) -> PagestoreError:
         """LMDB maps at least what its meta page says is in use: was that too much, or anything?"""
         with contextlib.suppress(OSError):
-            kernel.reserve(1 << 28).close()
+            kernel.reserve(max(1 << 28, 2 * self.size)).close()
             return CorruptionError(f"{self.path} claims more pages than there can be")
         return FullError(f"{self.path}: no address space for the catalog")
 
@@ -536,11 +558,15 @@ class Catalog:
             raise
         try:
             txn.commit()
-        except lmdb.Error as e:
+        except (lmdb.Error, MemoryError) as e:
             # the head may be the old or the new one: only a fresh look can tell
+            txn.abort()
             self.broken = f"the commit's outcome is unknown ({e})"
             raise BrokenError(f"{self.path}: {self.broken}; reopen the store") from e
-        self._lengthen()
+        with contextlib.suppress(
+            MemoryError
+        ):  # the commit stands, whatever else there is no room for
+            self._lengthen()
 
     def _lengthen(self) -> None:
         """Let the file hold every page that its meta page counts (see `_missing`)."""
@@ -563,6 +589,9 @@ class Catalog:
             try:
                 kernel.allocate(self._fd, end, stop - end, keep_size=True)
             except OSError as e:
+                if e.errno not in kernel.NO_SPACE:
+                    self.broken = f"reserving space failed ({e})"
+                    raise BrokenError(f"{self.path}: {self.broken}; reopen the store") from e
                 refused = e
             else:
                 self._reserved = stop
@@ -570,13 +599,7 @@ class Catalog:
         raise FullError(f"{self.path}: no space left for the catalog") from refused
 
     def _translated(self, e: lmdb.Error) -> PagestoreError:
-        where = f"{self.path}: {e}"
-        if isinstance(e, lmdb.PanicError | lmdb.DiskError):
+        meaning = _meaning(e, self.path)
+        if isinstance(meaning, BrokenError):
             self.broken = self.broken or f"LMDB failed ({e})"
-            return BrokenError(f"{where}; reopen the store")
-        full = lmdb.MapFullError | lmdb.ReadersFullError | lmdb.TlsFullError | lmdb.TxnFullError
-        if isinstance(e, full) or os.strerror(errno.ENOSPC) in str(e):
-            return FullError(f"{self.path}: LMDB is full: {e}")
-        if isinstance(e, lmdb.ReadonlyError):
-            return ReadOnlyError(where)
-        return CorruptionError(where)
+        return meaning

@@ -496,7 +496,7 @@ def _open_pins(path: Path) -> Pins:
         raise _refused(path / PINS, e) from e
 
 
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_PASSING = kernel.NO_SPACE | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _WRONG = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 

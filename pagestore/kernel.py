@@ -261,13 +261,16 @@ class Userfault:
         found = np.empty((_RANGES_PER_SCAN, 3), np.int64)
         request.vec, request.vec_len = found.ctypes.data, len(found)
         pieces = []
-        while request.start < request.end:
-            n = _ioctl("PAGEMAP_SCAN", self._pagemap, _PAGEMAP_SCAN, request)
-            pieces.append((found[:n, :2] - address) // PAGE_SIZE)
-            # walk_end may be where the kernel's own buffer was last full, pages before the last
-            # one found: from there on, what was found would be found once more.
-            request.start = max(request.walk_end, int(found[n - 1, 1]) if n else 0)
-        return _joined(np.concatenate(pieces)) if pieces else np.empty((0, 2), np.int64)
+        try:
+            while request.start < request.end:
+                n = _ioctl("PAGEMAP_SCAN", self._pagemap, _PAGEMAP_SCAN, request)
+                pieces.append((found[:n, :2] - address) // PAGE_SIZE)
+                # walk_end may be where the kernel's own buffer was last full, pages before the
+                # last one found: from there on, what was found would be found once more.
+                request.start = max(request.walk_end, int(found[n - 1, 1]) if n else 0)
+            return _joined(np.concatenate(pieces)) if pieces else np.empty((0, 2), np.int64)
+        except MemoryError as error:  # unlike one for the buffer above, it loses what was found
+            raise OSError(errno.ENOMEM, "ioctl(PAGEMAP_SCAN): no memory for its answer") from error
 
 
 def _ioctl(name: str, fd: int, number: int, request: ctypes.Structure) -> int:
@@ -344,6 +347,9 @@ def _lock(fd: int, offset: int, kind: int, *, wait: bool) -> bool:
 
 
 # ---------------------------------------------------------------- file space
+
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What says that there is no room: on the disk, in the quota, or within `ulimit -f`."""
 
 _FALLOC_FL_KEEP_SIZE: Final = 1
 _FALLOC_FL_PUNCH_HOLE: Final = 2
