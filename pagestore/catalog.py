@@ -563,9 +563,7 @@ class Catalog:
             txn.abort()
             self.broken = f"the commit's outcome is unknown ({e})"
             raise BrokenError(f"{self.path}: {self.broken}; reopen the store") from e
-        with contextlib.suppress(
-            MemoryError
-        ):  # the commit stands, whatever else there is no room for
+        with contextlib.suppress(MemoryError):  # the commit stands, whatever there is no room for
             self._lengthen()
 
     def _lengthen(self) -> None:

@@ -97,5 +97,6 @@ class KnownSums:
         short = int(slots.max(initial=-1)) + 1 - len(self._sums)
         if short > 0:
             short += len(self._sums) >> 3
-            self._sums = np.concatenate((self._sums, np.zeros(short, np.uint64)))
+            longer = np.concatenate((self._sums, np.zeros(short, np.uint64)))
             self._known = np.concatenate((self._known, np.zeros(short, np.bool_)))
+            self._sums = longer  # not before: without memory for both, neither grows

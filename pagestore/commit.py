@@ -172,7 +172,8 @@ def commit(
                 engine, write, branch, base, changes, deleted, message, name
             )
             pin = engine.pins.acquire(record.id)
-        return Committed(record, write.head is record, pin, theirs)
+            done = Committed(record, write.head is record, pin, theirs)
+        return done
     except BaseException:
         if pin is not None:
             pin.release()

@@ -71,20 +71,24 @@ class Draft:
         self.base = base
         self.kept = page_count(base, engine.page_size) if base else 0
         self._dirty = NO_PAGES
-        self._touched: list[IntArray] = []  # noted, but not merged yet: writes come one by one
+        # noted, but not merged yet: writes come one by one, and merging takes memory
+        self._touched: list[IntArray] = []
+        self._reported: list[kernel.Ranges] = []
         self.flushed = Placed()
 
     @property
     def dirty(self) -> IntArray:
         """Sorted pages that may differ from the base and from what was flushed."""
-        if self._touched:
-            self._dirty = sorted_unique(np.concatenate([self._dirty, *self._touched]))
-            self._touched = []
+        if self._touched or self._reported:
+            ratio = self._engine.page_size // kernel.PAGE_SIZE
+            reported = [_store_pages(ranges, ratio) for ranges in self._reported]
+            self._dirty = sorted_unique(np.concatenate([self._dirty, *self._touched, *reported]))
+            self._touched, self._reported = [], []
         return self._dirty
 
     @dirty.setter
     def dirty(self, pages: IntArray) -> None:
-        self._dirty, self._touched = pages, []
+        self._dirty, self._touched, self._reported = pages, [], []
 
     @property
     def pages(self) -> int:
@@ -193,9 +197,12 @@ class Draft:
             return
         tracker = self._engine.tracker
         ranges = tracker.written(wiring.address, wiring.nbytes)
+        if tracker.exact:
+            if len(ranges):
+                self._reported.append(ranges)
+            return
         pages = _store_pages(ranges, wiring.page_size // kernel.PAGE_SIZE)
-        if not tracker.exact:
-            pages = self._really_written(wiring, pages)
+        pages = self._really_written(wiring, pages)
         if len(pages):
             self.touch(pages)
 
@@ -242,8 +249,15 @@ class Draft:
         wiring = self._wiring
         if wiring is None or not len(pieces):
             return
-        mapped = wiring.rewire(pieces)
-        assert mapped is not None  # private memory can always be copied into
+        mapped = pieces  # should it fail, any of them may be
+        try:
+            done = wiring.rewire(pieces)
+            assert done is not None  # private memory can always be copied into
+            mapped = done
+        finally:
+            self._watch_again(wiring, pieces, mapped)
+
+    def _watch_again(self, wiring: Wiring, pieces: Extents, mapped: Extents) -> None:
         if not self._exposed:
             return
         for page, length in zip(mapped.page.tolist(), mapped.length.tolist(), strict=True):
@@ -276,9 +290,9 @@ class Draft:
     def _cut(self, nbytes: int, pages: int) -> None:
         """Forget what lies beyond `nbytes`: it must read as zeros should the region grow again."""
         self.note_written()
+        if nbytes % self._engine.page_size or self._wiring is not None:
+            self.wiring.shrink(pages)  # first: where it fails nothing is cut
         self._zero(nbytes, pages)
-        if self._wiring is not None:
-            self._wiring.shrink(pages)
         self.kept = min(self.kept, pages)
         self.dirty = self.dirty[self.dirty < pages]
         self.flushed = self.flushed.take(self.flushed.pages < pages)
@@ -373,8 +387,8 @@ class Draft:
             if wiring.pages > pages:
                 wiring.shrink(pages)
             self._grow(pages)
+            lost = self.dirty = lost[lost < pages]  # known, should what follows fail
             self.kept, self.flushed = pages, Placed()
-            lost = lost[lost < pages]
             self.rewire(singles(lost, self._known_slots(lost), 0))
         self.dirty, self.flushed, self._reservations = NO_PAGES, Placed(), []
         self.adopt(base, self._anchor)
@@ -404,8 +418,7 @@ class Draft:
     def release(self) -> None:
         """Let go of private pages that hold what is committed."""
         if self._wiring is not None and not self._engine.portable:
-            self._wiring.clear()
-            self._wiring.wire(self._base_extents())
+            self._wiring.wire(self._base_extents())  # not cleared: it shows this all along
             if self._exposed:
                 self._watch(0, self._wiring.pages)
 

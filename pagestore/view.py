@@ -195,6 +195,7 @@ class LiveView(View):
         record, pin = engine.pin_branch(branch)
         super().__init__(engine, record, pin)
         self.branch = branch
+        self._torn = False  # a refresh failed: some pages may be those of another version
 
     def refresh(self) -> bool:
         """Move to the branch's head, remapping only what changed.
@@ -206,21 +207,40 @@ class LiveView(View):
         -------
         bool
             Whether the head had moved.
+
+        Raises
+        ------
+        FullError
+            The process may have no more memory or mappings: arrays may show pages of both
+            versions until a refresh succeeds.
         """
         self._check()
         record, pin = self._engine.pin_branch(self.branch)
-        if record.id == self._record.id:
+        if record.id == self._record.id and not self._torn:
             pin.release()
             return False
-        old, self._record = self._record, record
-        old_anchor, self._anchor = self._anchor, Anchor(pin)
+        anchor = Anchor(pin)
+        if self._torn:
+            self._mend()
+        self._torn = True
         for name, wiring in list(self._wirings.items()):
-            if not self._follow(wiring, old.regions[name], record.regions.get(name)):
+            new = record.regions.get(name)
+            if not self._follow(wiring, self._record.regions[name], new, anchor):
                 del self._wirings[name]
-        del old_anchor
+        for wiring in self._wirings.values():
+            wiring.memory.anchor = anchor
+        self._record, self._anchor, self._torn = record, anchor, False
         return True
 
-    def _follow(self, wiring: Wiring, old: RegionRecord, new: RegionRecord | None) -> bool:
+    def _mend(self) -> None:
+        """Show all of the old version again, some of which was brought to another."""
+        for name, wiring in self._wirings.items():
+            wiring.clear()
+            wiring.wire(self._extents(self._record.regions[name]))
+
+    def _follow(
+        self, wiring: Wiring, old: RegionRecord, new: RegionRecord | None, anchor: Anchor
+    ) -> bool:
         """Bring a range of memory to the new state of its region; False if it cannot be."""
         if new is None or new.id != old.id:
             return False
@@ -229,10 +249,10 @@ class LiveView(View):
             return False
         with self._engine.read() as (_, nodes):
             moved = list(moved_pages(nodes, old, new))
+        wiring.memory.anchor = (wiring.memory.anchor, anchor)  # should it fail it shows both
         if wiring.rewire(Extents.join(d.news() for d in moved)) is None:
             wiring.clear()
             wiring.wire(self._extents(new))
-        wiring.memory.anchor = self._anchor
         return True
 
 

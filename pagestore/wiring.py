@@ -84,6 +84,10 @@ class Anchor:
         self._held.append(pin)
         self._held.pop(0).release()
 
+    def keep(self, pin: Pin) -> None:
+        """Hold another pin too: the memory may show some of that version."""
+        self._held.append(pin)
+
 
 def _release(held: list[Pin]) -> None:
     for pin in held:
@@ -163,7 +167,7 @@ class Wiring:
     # -------------------------------------------------------------------------------- wiring
 
     def wire(self, extents: Extents) -> None:
-        """Lay the slots of a whole table over the fresh, zeroed range."""
+        """Lay the slots of a whole table over the range: fresh and zeroed, or showing the same."""
         self._check(extents)
         if self._offset is None:
             self._offset = self._best_offset(extents)
@@ -208,7 +212,14 @@ class Wiring:
             if self.shared:
                 return None
             mapped[:] = False
-        self._map(extents.take(mapped), shared=self.shared)
+        try:
+            self._map(extents.take(mapped), shared=self.shared)
+        except FullError:
+            if self.shared:
+                raise
+            # some may be mapped by now: in the caller's eyes all of them were
+            self._copy(extents)
+            return extents.take(mapped)
         self._copy(extents.take(~mapped))
         return extents.take(mapped)
 
@@ -217,14 +228,19 @@ class Wiring:
         if self.portable:
             self.bytes()[:] = 0
         else:
-            kernel.map_zero(self.address, max(1, self.pages) * self.page_size, writable=True)
+            column = (np.array([v], np.int64) for v in (0, max(1, self.pages), 0, 0))
+            self._map(Extents(*column), shared=False)
 
     def grow(self, pages: int) -> None:
         """Show more pages of the reserved range; they are zeros."""
         if pages > self.capacity:
             raise FullError(f"a region in use can grow to {self.capacity} pages here")
         before, self.pages = self.pages, pages
-        self._blank(before, min(pages, self._shown))
+        try:
+            self._blank(before, min(pages, self._shown))
+        except BaseException:
+            self.pages = before  # or they would be taken for zeros the next time
+            raise
         self._shown = max(self._shown, pages)
 
     def shrink(self, pages: int) -> None:
@@ -282,12 +298,17 @@ class Wiring:
         if not len(pages):
             return
         target = self.page_array()
-        source = self.arena.pages(int(slots.max()) + 1)
         stored = slots != 0
         blank = pages[~stored]
         pages, slots = pages[stored], slots[stored]
-        for i in range(0, len(pages), COPY_BATCH):
-            target[pages[i : i + COPY_BATCH]] = source[slots[i : i + COPY_BATCH]]
+        try:
+            source = self.arena.pages(int(slots.max(initial=0)) + 1)
+        except FullError:  # no addresses for a second look at the file
+            for page, slot in zip(pages.tolist(), slots.tolist(), strict=True):
+                target[page] = np.frombuffer(self.arena.read(slot), target.dtype)[0]
+        else:
+            for i in range(0, len(pages), COPY_BATCH):
+                target[pages[i : i + COPY_BATCH]] = source[slots[i : i + COPY_BATCH]]
         target[blank] = np.zeros(1, target.dtype)[0]
 
     def _bridge(self, extents: Extents, base: int) -> None:

@@ -27,11 +27,13 @@ from pagestore.diff import page_count
 from pagestore.draft import Draft
 from pagestore.engine import Engine
 from pagestore.errors import (
+    BrokenError,
     CorruptionError,
     ExistsError,
     FullError,
     InvalidError,
     NotFoundError,
+    PagestoreError,
     ReadOnlyError,
 )
 from pagestore.format import (
@@ -72,6 +74,7 @@ class Workspace(View):
         self._drafts: dict[str, Draft] = {}
         self._deleted: dict[str, RegionRecord] = {}
         self._next_check = 0.0
+        self._lost = ""  # why this workspace cannot go on
         self._adopt(record)
 
     def __exit__(
@@ -257,7 +260,7 @@ class Workspace(View):
                     self._engine, self.branch, self._record, changes, self._deleted,
                     message=message, name=name,
                 )  # fmt: skip
-                self._settle(done)
+                self._go_on(done)
                 if done.made:
                     names = (self.branch,) if name is None else (self.branch, name)
                     return Version.of(done.version, names)
@@ -269,6 +272,22 @@ class Workspace(View):
     def _changes(self) -> list[RegionChange]:
         collected = [draft.collect() for draft in self._drafts.values()]
         return [c for c in collected if c.is_change(self._engine.page_size)]
+
+    def _go_on(self, done: Committed) -> None:
+        """Stand on what was committed, or say that this workspace cannot."""
+        try:
+            self._settle(done)
+        except BaseException as e:
+            self._lost = f"version {done.version.id} is committed, this workspace was left behind"
+            self._anchor.keep(done.pin)
+            if not isinstance(e, PagestoreError | MemoryError):
+                raise
+            raise BrokenError(f"{self._lost} ({e}): close it and begin another") from e
+
+    def _check(self) -> None:
+        super()._check()
+        if self._lost:
+            raise BrokenError(f"{self._lost}: close it and begin another")
 
     def _settle(self, done: Committed) -> None:
         """Stand on the version that was committed; memory shows all but others' work already."""
@@ -335,8 +354,12 @@ class Workspace(View):
             except BaseException:
                 pin.release()
                 raise
-            self._take_over(theirs, head)
-            self._rebase(head, changes)
+            try:
+                self._take_over(theirs, head)
+                self._rebase(head, changes)
+            except BaseException:
+                self._anchor.keep(pin)  # memory may show some of it
+                raise
             self._anchor.move(pin)
             return True
 

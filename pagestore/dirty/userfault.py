@@ -4,8 +4,8 @@ Owns the one userfaultfd that the trackers of a process share. Does not know whe
 what is remapped has to be watched again.
 
 Where the kernel refuses (a range that was remapped and not watched again, no memory for page
-tables, no mapping left), part of an answer may be lost. The tracker then stops being exact, for
-good, and reports everything: a write is never left out.
+tables or for the answer, no mapping left), part of an answer may be lost. The tracker then stops
+being exact, for good, and reports everything: a write is never left out.
 """
 
 from __future__ import annotations
