@@ -6,6 +6,7 @@ Whatever fails, reopening shows exactly what was acknowledged, give or take the 
 import errno
 import math
 import os
+import resource
 import shutil
 
 import numpy as np
@@ -279,3 +280,59 @@ def test_unreadable_pages(course, memory_path):
         with pytest.raises(CorruptionError, match="reading"):
             view["a"]
         assert (view["a"] == 1).all()
+
+
+class NotedIO(FileIO):
+    """Notes what is called."""
+
+    def __init__(self):
+        self.calls = []
+
+    def allocate(self, fd, offset, size):
+        self.calls.append("allocate")
+        super().allocate(fd, offset, size)
+
+    def fdatasync(self, fd):
+        self.calls.append("fdatasync")
+        super().fdatasync(fd)
+
+
+def test_the_length_of_the_arena_is_durable_before_a_slot_counts(memory_path):
+    """Found by enumerating crashes: a reservation named slots that a crash could cut off."""
+    with pagestore.open(memory_path / "store") as store:
+        store._shared.arena.io = io = NotedIO()
+        ws = store.begin()
+        ws.create("a", (PAGES, PAGE))[:] = 1
+        ws.flush()
+        assert io.calls == ["allocate", "fdatasync"]
+        ws.commit()
+        assert io.calls == ["allocate", "fdatasync", "fdatasync"]
+        ws.close()
+        assert_clean(store)
+
+
+def test_a_superblock_that_was_written_in_part(memory_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        pwrite = os.pwrite
+        patch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[: len(data) // 2], at))
+        with pytest.raises(BrokenError):
+            pagestore.open(memory_path / "store")
+    assert list(memory_path.iterdir()) == []
+    with pagestore.open(memory_path / "store") as store:
+        assert_clean(store)
+
+
+def test_a_limit_on_the_size_of_files(memory_path):
+    """``ulimit -f`` is no room: nothing is lost, and the commit succeeds once it is lifted."""
+    with pagestore.open(memory_path / "store") as store, store.begin() as ws:
+        ws.create("a", (600, PAGE))[:] = 1
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+        try:
+            with pytest.raises(FullError):
+                ws.commit()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        ws.commit()
+        assert (store.view("main")["a"] == 1).all()
+        assert_clean(store)

@@ -1,5 +1,7 @@
 """Injected failures of LMDB: the outcome of a commit is unknown, of anything before it never is."""
 
+import errno
+import os
 import shutil
 from typing import Any
 
@@ -7,8 +9,9 @@ import lmdb
 import pytest
 
 import pagestore
-from pagestore import BrokenError, FullError, commit
+from pagestore import BrokenError, FullError, commit, kernel
 from pagestore.catalog import Transaction
+from pagestore.format import Meta
 from tests.damage import assert_clean
 from tests.test_fault import STEPS, course, memory_path, state
 
@@ -134,4 +137,61 @@ def test_a_failure_between_arena_and_catalog(course, memory_path, monkeypatch):
             assert_clean(store)
         ws.commit()
         assert (store.view("main")["a"] == ws["a"]).all()
+        assert_clean(store)
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "expected"),
+    [
+        ("open", lmdb.DiskError(f"catalog: {os.strerror(errno.ENOSPC)}"), FullError),
+        ("open", lmdb.DiskError(f"catalog: {os.strerror(errno.EIO)}"), BrokenError),
+        ("commit", lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EIO)}"), BrokenError),
+        ("commit", lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.ENOSPC)}"), FullError),
+    ],
+)
+def test_lmdb_fails_while_a_store_is_made(memory_path, monkeypatch, said, error, expected):
+    """An error of the tree, and nothing is left of the store: the same call can succeed then."""
+    with monkeypatch.context() as patch:
+        if said == "open":
+            patch.setattr(lmdb, "open", raising(error))
+        else:
+            patch.setattr(Meta, "pack", raising(error))
+        with pytest.raises(expected):
+            pagestore.open(memory_path / "store")
+    assert list(memory_path.iterdir()) == []
+    with pagestore.open(memory_path / "store") as store:
+        assert_clean(store)
+
+
+def raising(error):
+    def fail(*args, **options):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.ENOSPC, FullError), (errno.EFBIG, FullError), (errno.EIO, BrokenError)],
+)
+def test_room_for_the_catalog_cannot_be_reserved(
+    course, memory_path, monkeypatch, number, expected
+):
+    """No room is one thing, a disk that fails another."""
+    path = memory_path / "store"
+    shutil.copytree(course[0], path)
+    with pagestore.open(path) as store:
+        store._shared.catalog._reserved = 0
+        before = state(store)
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel, "allocate", raising(OSError(number, os.strerror(number))))
+            with pytest.raises(expected):
+                store.snapshot("new")
+        assert state(store) == before
+        if expected is FullError:
+            store.snapshot("new")
+        else:
+            with pytest.raises(BrokenError, match="reopen"):
+                store.snapshot("new")
+    with pagestore.open(path) as store:
         assert_clean(store)
