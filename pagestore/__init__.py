@@ -19,6 +19,7 @@ from pagestore.errors import (
 from pagestore.history import Region, Version
 from pagestore.stats import Stats, VersionStats
 from pagestore.store import Store, open
+from pagestore.stranger import examine
 from pagestore.verify import Finding
 from pagestore.view import LiveView, SnapshotView
 from pagestore.workspace import Workspace
@@ -47,6 +48,7 @@ __all__ = [
     "Version",
     "VersionStats",
     "Workspace",
+    "examine",
     "open",
 ]
 __version__ = "0.1.0"

@@ -23,7 +23,6 @@ import errno
 import functools
 import itertools
 import os
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
-import lmdb.verify
 import numpy as np
 import xxhash
 from attrs import evolve
@@ -75,12 +73,12 @@ from pagestore.format import (
     split_version_key,
     unseal,
 )
+from pagestore.structure import unsound
 
 MAP_SIZE = 1 << 40  # address space only; halved until the process is allowed it
 MAX_READERS = 2048
 RESERVE = 1 << 20
 EXAMINED_MOST = 64 << 20
-_verify: Callable[..., list[str]] = lmdb.verify.verify  # py-lmdb gives it no types
 
 
 class Transaction:
@@ -401,19 +399,11 @@ def _missing(env: lmdb.Environment, path: Path) -> int:
     return missing
 
 
-def _unsound(path: Path) -> list[str]:
-    """What is wrong with a catalog's pages, without LMDB's help."""
-    try:
-        return list(_verify(str(path), subdir=False))
-    except (lmdb.verify.VerifyError, ValueError, struct.error, IndexError) as e:
-        return [str(e)]
-
-
 def examine(path: Path, seal: CatalogSeal | None) -> None:
     """Raise `CorruptionError` where LMDB could be led astray by its own file (C5)."""
     if path.stat().st_size > EXAMINED_MOST or seal_of(path) == seal:
         return
-    faults = _unsound(path)
+    faults = unsound(path)
     if faults:
         raise CorruptionError(f"{path}: damaged: {faults[0]} ({len(faults)} such findings)")
 
@@ -483,7 +473,7 @@ class Catalog:
 
     def _check_size(self, env: lmdb.Environment) -> None:
         missing = _missing(env, self.path)
-        if missing and _unsound(self.path):
+        if missing and unsound(self.path):
             env.close()
             raise CorruptionError(f"{self.path} is {missing} bytes too short: the file was cut")
         flags = env.flags()

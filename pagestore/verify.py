@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from attrs import define, field, frozen
 
+from pagestore import kernel
 from pagestore.arena import Arena
 from pagestore.bounds import expand_runs
 from pagestore.catalog import Transaction
 from pagestore.checksums import read_sums
 from pagestore.engine import Engine
-from pagestore.errors import CorruptionError
+from pagestore.errors import CorruptionError, FullError
 from pagestore.format import (
     BRANCH,
     CHILD,
@@ -45,6 +46,7 @@ from pagestore.pagetable import Nodes, differences, exclusive_nodes, expand
 from pagestore.space import load
 
 READ_BYTES = 4 << 20
+BYTES_A_SLOT = 32  # of memory: some flags, and where all are in use its number and checksum
 
 
 @frozen
@@ -81,6 +83,7 @@ def check(engine: Engine, *, data: bool) -> Iterator[Finding]:
     found: list[Finding] = []
     try:
         with engine.read() as (records, nodes):
+            _check_memory(records.meta.slots)
             walk = _Walk(records, nodes, engine.arena)
             walk.referred = np.zeros(records.meta.slots, np.bool_)
             for step in (_records, _versions, _names, _tables, _space, _nodes):
@@ -95,6 +98,13 @@ def check(engine: Engine, *, data: bool) -> Iterator[Finding]:
     if data:
         # the pages are read outside the transaction (C2): one that is freed meanwhile may differ
         yield from _pages(engine, slots, sums)
+
+
+def _check_memory(slots: int) -> None:
+    """An arena may be sparse and claim any length: rather say so than be killed for it."""
+    need = slots * BYTES_A_SLOT
+    if need > kernel.total_memory():
+        raise FullError(f"to check {slots} slots takes {need >> 20} MiB of memory")
 
 
 def _guard(step: Callable[[_Walk], Iterator[Finding]], walk: _Walk, found: list[Finding]) -> None:

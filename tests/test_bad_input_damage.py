@@ -252,6 +252,40 @@ def test_an_older_catalog(made, how):
         assert_clean(store)
 
 
+def test_an_older_page_of_names(tmp_path):
+    """Snapshots that were named anew: the page from before is whole, and agrees with all others."""
+    path = tmp_path / "store"
+    with pagestore.open(path) as store:
+        with store.begin() as ws:
+            ws.create("a", PAGE)[:] = 1
+        for i in range(40):
+            store.snapshot(f"name {i:02}", message="x" * 300)
+    before = []
+    for i in range(12):  # LMDB uses a page again after two transactions
+        with pagestore.open(path) as store:
+            store.delete_snapshot("name 20")
+            store.snapshot("name 20", message=str(i) * 300)
+            expected = contents(store)
+        before.append((path / CATALOG).read_bytes())
+    now = before.pop()
+    pages = {
+        (at, old[at : at + PAGE])
+        for old in before
+        for at in range(0, len(old), PAGE)
+        if old[at : at + PAGE] != now[at : at + PAGE]
+    }
+    found = []
+    for at, page in sorted(pages):
+        (path / CATALOG).write_bytes(now[:at] + page + now[at + PAGE :])
+        found.append(survey(1, lambda _: verdict(path, expected))[0])
+    assert_noticed(found)
+    assert [f for f in found if f.startswith("finding")], "pages that nothing but the sum tells"
+    (path / CATALOG).write_bytes(now)
+    with pagestore.open(path) as store:
+        assert contents(store) == expected
+        assert_clean(store)
+
+
 def test_another_line_of_work_of_the_same_store(made):
     """A copy that went its own way has as many versions, but not the same ones."""
     path, _ = made

@@ -387,6 +387,26 @@ def test_check_finds_damage(tmp_path):
     assert run("check", where) == ""
 
 
+def test_check_of_a_store_from_a_stranger(tmp_path):
+    where = tmp_path / "s.ps"
+    put(where, rng.bytes(64 * PAGE), "--snapshot", "one")
+    assert run("check", where, "--untrusted") == ""
+    arena, catalog = where / "arena", where / "catalog"
+    content = bytearray(arena.read_bytes())
+    content[content.index(get(where)[32 * PAGE : 33 * PAGE])] ^= 1  # data is looked at too
+    arena.write_bytes(content)
+    assert "checksum" in run("check", where, "--untrusted", status=1)
+    content = bytearray(catalog.read_bytes())
+    content[16 + 24 + 48 + 4] = content[PAGE + 16 + 24 + 48 + 4] = 4  # LMDB's DUPSORT
+    catalog.write_bytes(content)
+    (found,) = rows(run("check", where, "--untrusted", status=1))
+    assert "flags" in found[2]
+    catalog.unlink()
+    catalog.symlink_to(arena)
+    assert "regular" in fatal("check", where, "--untrusted")
+    assert "nothing.ps" in fatal("check", tmp_path / "nothing.ps", "--untrusted")
+
+
 # ---- real processes
 
 

@@ -19,19 +19,29 @@ Row = tuple[str, str, str]
 @click.command()
 @store_argument
 @click.option("--data", is_flag=True, help="Also read every page and verify its checksum.")
-def check(store_path: Path, data: bool) -> None:
+@click.option(
+    "--untrusted",
+    is_flag=True,
+    help="STORE is from a stranger: verify its files before anything maps them; then as --data.",
+)
+def check(store_path: Path, data: bool, untrusted: bool) -> None:
     """Verify STORE; exit with 1 if something is damaged.
+
+    What --untrusted says is true of the files as they are then. Give it a private copy, which
+    nobody else can write to.
 
     \b
     Examples:
       pagestore check market.ps
       pagestore check market.ps --data || echo "restore it from a copy"
+      pagestore check copy.ps --untrusted && pagestore log copy.ps
 
     \b
     In a pipe: the invariant that does not hold, where, what was found.
     """
+    data = data or untrusted
     with working(f"checking {store_path}"):
-        found = list(_findings(store_path, data))
+        found = list(_findings(store_path, data, untrusted))
     for invariant, where, what in found:
         _show(invariant, where, what)
     if found:
@@ -41,8 +51,10 @@ def check(store_path: Path, data: bool) -> None:
         console().print(f"{printable(str(store_path))}: no damage found, {deep}")
 
 
-def _findings(store_path: Path, data: bool) -> Iterator[Row]:
+def _findings(store_path: Path, data: bool, untrusted: bool) -> Iterator[Row]:
     try:
+        if untrusted:
+            pagestore.examine(store_path)
         with open_store(store_path, "r") as store:
             for finding in store.check(data=data):
                 yield str(finding.invariant), str(finding.where), str(finding.what)

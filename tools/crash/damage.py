@@ -19,10 +19,10 @@ from pathlib import Path
 from attrs import Factory, define, field
 
 import pagestore
-from pagestore.engine import CATALOG
+from pagestore.engine import ARENA, CATALOG
 from tools.crash.life import live
 from tools.crash.outcome import contents, deadly, survey, unnoticed, verdict
-from tools.crash.patches import Damage, Life, generators, write_files
+from tools.crash.patches import PAGE, Damage, Life, generators, write_files
 from tools.crash.reseal import Resealed, load, resealed
 
 BATCH = 500
@@ -92,14 +92,20 @@ class Victim:
         return results
 
     def _undo(self, bad: Input) -> None:
-        file = CATALOG if isinstance(bad, Resealed) else bad.file
-        whole = self.life.now[file]
-        with (self.path / file).open("r+b", buffering=0) as f:
-            if isinstance(bad, Resealed) or os.fstat(f.fileno()).st_size > len(whole):
-                f.write(whole)
-                f.truncate(len(whole))
-            else:
-                bad.undo(f.fileno(), whole)
+        if isinstance(bad, Resealed):
+            self._mend(ARENA, 0, PAGE)
+            self._mend(CATALOG, 0, len(self.life.now[CATALOG]))
+            return
+        whole = self.life.now[bad.file]
+        with (self.path / bad.file).open("r+b", buffering=0) as file:
+            bad.undo(file.fileno(), whole)
+            file.truncate(len(whole))
+
+    def _mend(self, name: str, start: int, stop: int) -> None:
+        whole = self.life.now[name]
+        with (self.path / name).open("r+b", buffering=0) as file:
+            os.pwrite(file.fileno(), whole[start:stop], start)
+            file.truncate(len(whole))
 
 
 def wrong(inputs: Sequence[Input], results: Sequence[str]) -> list[tuple[int, str]]:

@@ -15,11 +15,13 @@ import lmdb
 import numpy as np
 from attrs import evolve, field, frozen
 
+from pagestore.engine import ARENA
 from pagestore.format import (
     BRANCH,
     BRANCH_REF,
     FAN,
     FREE,
+    HEAD_OFFSETS,
     META,
     NODE,
     RESERVED,
@@ -91,7 +93,14 @@ def load(catalog: Path) -> dict[bytes, bytes]:
 
 
 def rewrite(catalog: Path, changes: Changes) -> None:
-    """Change records as pagestore would: sealed, and counted in the meta record."""
+    """Change records as pagestore would: sealed, and counted in the meta record.
+
+    The arena's copies of the head go: they remember what was committed.
+    """
+    with (catalog.parent / ARENA).open("r+b") as arena:
+        for at in HEAD_OFFSETS:
+            arena.seek(at)
+            arena.write(bytes(64))
     with (
         lmdb.open(str(catalog), subdir=False, lock=False, sync=False, map_size=1 << 28) as env,
         env.begin(write=True) as txn,
