@@ -77,6 +77,17 @@ def test_a_missing_sync_is_found(setting: Setting, tmp_path: Path):
     assert kept[".image"].stat().st_size > 1 << 25
 
 
+def test_only_the_cached_disk_forgets_what_was_not_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(mounting._OPTIONS, "ext4", "barrier=0")  # it then flushes nothing
+    failures = []
+    for setting in (Setting("ext4", "ext4"), Setting("ext4 cached", "ext4", cached=True)):
+        report = torture(1, SECONDS, tmp_path, settings=[setting], most=CYCLES, stop_at_first=True)
+        failures.append(len(tried(setting, report).failures))
+    assert failures == [0, 1]
+
+
 def failing(workload: str, top: Path, log: Path) -> Outcome:
     raise ValueError("this workload fails")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tests.odd_calls import copying, odd
 from tools.crash import rehearse, shim, strace
 from tools.crash.examine import Share, examine
 from tools.crash.record import Kind, Op, UnsoundError, read_log
-from tools.crash.stage import Stage, stage
+from tools.crash.stage import Stage, marks_path, stage
 from tools.crash.strace_calls import Reader
 from tools.crash.strace_follow import Follower
 
@@ -63,6 +64,19 @@ def test_equal_to_the_shim(server: Stage, tmp_path: Path, workload: str):
     other = strace.record_with_strace(workload, *places(tmp_path, "strace"))
     assert normal(other.ops) == normal(one.ops)
     assert other.known == one.known
+
+
+def test_equal_from_a_store_that_is_there(server: Stage, tmp_path: Path):
+    top, log = places(tmp_path, "shim")
+    rehearse.record(server, "creation", top, log)
+    other, other_log = places(tmp_path, "strace")
+    shutil.copytree(top, other, dirs_exist_ok=True)
+    log.unlink()
+    marks_path(log).unlink()
+    one = rehearse.record(server, "recovery", top, log)[0]
+    two = strace.record_with_strace("recovery", other, other_log)
+    assert normal(two.ops) == normal(one.ops)
+    assert two.inodes.keys() == one.inodes.keys()
 
 
 def test_its_crash_states_are_judged(tmp_path: Path):

@@ -130,12 +130,16 @@ def record(
     done = stage.run(perform, *before, workload, top, log, record=(top, log), plan=plan)
     if done.error or done.signal:
         raise AssertionError(f"{workload}: {done.error or f'died of signal {done.signal}'}")
-    ops = read_log(log)
+    return conclude(read_log(log), initial, inodes, top), done
+
+
+def conclude(ops: Sequence[Op], initial: Tree, inodes: Mapping[str, int], top: Path) -> Record:
+    """A record of what some recorder says was done; raise `UnsoundError` unless that is all."""
     check_sound(ops)
     known = [Known.parse(op.data.decode()) for op in ops if op.kind is Kind.MARK]
     result = Record(ops, initial, inodes, known)
     verify(result, top)
-    return result, done
+    return result
 
 
 def verify(record: Record, top: Path) -> None:

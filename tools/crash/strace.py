@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.crash import disk, rehearse
-from tools.crash.ledger import Known
-from tools.crash.record import Kind, Op, check_sound
+from tools.crash.record import Op
 from tools.crash.rehearse import Record
 from tools.crash.stage import SECONDS, marks_path
 from tools.crash.strace_follow import FOLLOWED, Follower
@@ -55,11 +54,7 @@ def record_with_strace(workload: str, top: Path, log: Path) -> Record:
     """Record a workload on the files that are below `top`, as `rehearse.record` does."""
     initial, inodes = disk.load(top), disk.inodes(top)
     ops = trace(rehearse.perform, workload, top, log, record=(top, log))
-    check_sound(ops)
-    known = [Known.parse(op.data.decode()) for op in ops if op.kind is Kind.MARK]
-    result = Record(ops, initial, inodes, known)
-    rehearse.verify(result, top)
-    return result
+    return rehearse.conclude(ops, initial, inodes, top)
 
 
 def trace(work: Callable[..., Any], *args: Any, record: tuple[Path, Path]) -> list[Op]:
