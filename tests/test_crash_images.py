@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -24,37 +25,46 @@ def tried(setting: Setting, report: ImageReport) -> ImageReport:
     return report
 
 
-def leftovers() -> list[str]:
-    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if _ours(line)]
-    files = Path("/sys/block").glob("loop*/loop/backing_file")
-    return mounts + [text for file in files if _ours(text := _read(file))]
+class Traces:
+    """What this test's own working directories leave: others may be at it as well."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directories: list[Path] = []
+        make = images._working_directory
+
+        def noted() -> Path:
+            self.directories.append(make())
+            return self.directories[-1]
+
+        monkeypatch.setattr(images, "_working_directory", noted)
+
+    def left(self) -> list[str]:
+        texts = Path("/proc/mounts").read_text().splitlines()
+        for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):  # it went meanwhile
+                texts.append(file.read_text())
+        mounts = [text for text in texts if any(path.name in text for path in self.directories)]
+        return mounts + [str(path) for path in self.directories if path.exists()]
+
+    def gone(self) -> bool:
+        end = time.monotonic() + 10
+        while self.left() and time.monotonic() < end:  # the kernel clears up behind us
+            time.sleep(0.05)
+        return bool(self.directories) and not self.left()
 
 
-def _ours(text: str) -> bool:
-    return "pagestore-images-" in text
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:  # it went meanwhile
-        return ""
-
-
-def nothing_stays() -> bool:
-    end = time.monotonic() + 10
-    while leftovers() and time.monotonic() < end:  # the kernel clears up behind us
-        time.sleep(0.05)
-    return not leftovers()
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch) -> Traces:
+    return Traces(monkeypatch)
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_every_copy_is_what_was_acknowledged(setting: Setting, tmp_path: Path):
+def test_every_copy_is_what_was_acknowledged(setting: Setting, tmp_path: Path, traces: Traces):
     report = tried(setting, torture(1, SECONDS, tmp_path, settings=[setting], most=CYCLES))
     assert report.failures == []
     assert report.cycles == {setting.name: CYCLES}
     assert list(tmp_path.iterdir()) == []
-    assert nothing_stays()
+    assert traces.gone()
 
 
 def without_sync(workload: str, top: Path, log: Path) -> Outcome:
@@ -99,7 +109,7 @@ def test_a_workload_that_fails_is_a_failure(tmp_path: Path):
     assert "this workload fails" in report.failures[0].what
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path):
+def test_an_interrupt_leaves_nothing(tmp_path: Path, traces: Traces):
     tried(SETTINGS[0], torture(1, SECONDS, tmp_path, settings=SETTINGS[:1], most=1))
     signal.setitimer(signal.ITIMER_REAL, 1.5)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -109,7 +119,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert nothing_stays()
+    assert traces.gone()
 
 
 def test_it_says_why_it_was_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
