@@ -1,20 +1,21 @@
 # make demo    see it work        make test    run the tests
 # make lint types layers          what reviews the code
-# make bench   the measurements   make clean   remove what was made here
+# make bench   the measurements   make torture crashes and faults, at random
+# make clean   remove what was made here
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CODE = $(wildcard pagestore tests tools)
 
-.PHONY: demo test lint types layers bench clean
+.PHONY: demo test lint types layers bench torture clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/cli.stamp
 	@$(BIN)/pagestore demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check $(CODE)
@@ -28,6 +29,9 @@ layers: $(VENV)/dev.stamp
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m tools.bench $(ARGS)
+
+torture: $(VENV)/test.stamp
+	$(BIN)/python -m tools.crash torture $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

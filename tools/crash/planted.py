@@ -16,9 +16,10 @@ import lmdb
 import numpy as np
 from attrs import field, frozen
 
-from pagestore import arena, catalog, commit, pins, reclaim, space
+from pagestore import arena, catalog, commit, pins, reclaim, space, verify
 from pagestore.format import SNAPSHOT, named_key
 from tools.crash import rehearse
+from tools.crash.damage import Victim, wrong
 from tools.crash.deep import fresh
 from tools.crash.examine import Share, examine
 from tools.crash.record import Kind, UnsoundError
@@ -29,6 +30,8 @@ from tools.crash.stage import Stage
 Patch = Callable[[], None]
 MOST_STATES = 400
 """Within how many crash states a planted bug must show."""
+MOST_INPUTS = 400
+"""Within how many bad inputs."""
 MOST_BEHIND = 80
 """States that are looked at behind one injected fault."""
 
@@ -50,6 +53,8 @@ class Bug:
         The fault is tried at every operation, until the bug shows.
     step : int
         Crashes before this many steps are not looked at: 1 is when the store has been made.
+    part : str
+        Of a store, whose damage shows it: the bug is in reading.
     """
 
     name: str
@@ -58,6 +63,7 @@ class Bug:
     plan: Plan = field(factory=Plan)
     every: bool = False
     step: int = 1
+    part: str = ""
 
 
 def hunt(stage: Stage, bug: Bug, seed: int, work: Path) -> str | None:
@@ -68,6 +74,8 @@ def hunt(stage: Stage, bug: Bug, seed: int, work: Path) -> str | None:
     AssertionError
         The workload shows the same without the bug.
     """
+    if bug.part:
+        return _hunt_by_damage(stage, bug, seed, work)
     clean = _record(stage, bug.workload, None, Plan(), work)
     if isinstance(clean, str):
         raise AssertionError(f"without {bug.name!r}: {clean}")
@@ -88,6 +96,33 @@ def hunt(stage: Stage, bug: Bug, seed: int, work: Path) -> str | None:
         if left <= 0:
             return None
     return None
+
+
+def _hunt_by_damage(stage: Stage, bug: Bug, seed: int, work: Path) -> str | None:
+    found: list[list[str]] = []
+    for name in (bug.name, "none"):
+        done = stage.run(try_bad_inputs, name, bug.part, seed, fresh(work / name)[0])
+        if done.error or done.signal:
+            raise AssertionError(done.error or f"died of signal {done.signal}")
+        found.append(done.result)
+    if found[1]:
+        raise AssertionError(f"without {bug.name!r}: {found[1]}")
+    return f"at {len(found[0])} of {MOST_INPUTS} bad inputs: {found[0][0]}" if found[0] else None
+
+
+def try_bad_inputs(bug: str, part: str, seed: int, path: Path) -> list[str]:
+    """Damage a store that is read with a bug; say what went unnoticed."""
+    _plant(bug)
+    victim = Victim.make(path)
+    inputs = list(itertools.islice(victim.inputs(part, seed), MOST_INPUTS))
+    results = victim.try_all(inputs)
+    return [f"{inputs[i]}: {said[:200]}" for i, said in wrong(inputs, results)]
+
+
+def _plant(bug: str) -> None:
+    for planted in BUGS:
+        if planted.name == bug and planted.patch:
+            planted.patch()
 
 
 def _since(record: Record, bug: Bug) -> int:
@@ -119,9 +154,7 @@ def _record(stage: Stage, workload: str, bug: Bug | None, plan: Plan, work: Path
 
 def perform(bug: str, workload: str, top: Path, log: Path) -> Outcome:
     """Do a workload on a store that has a bug."""
-    for planted in BUGS:
-        if planted.name == bug and planted.patch:
-            planted.patch()
+    _plant(bug)
     return rehearse.perform(workload, top, log)
 
 
@@ -259,6 +292,14 @@ def _free_less() -> None:
     _replace(reclaim, "expand", one_less)
 
 
+def _trust_records() -> None:
+    _replace(catalog, "unseal", lambda unseal: lambda key, value: value[8:])
+
+
+def _trust_pages() -> None:
+    _replace(verify, "_still_wrong", lambda wrong: lambda engine, slots, sums: [])
+
+
 SYNC_FAILS = Plan(Fault.SYNC, error=5)
 BUGS = (
     Bug("no arena sync at all", "steady", plan=Plan(swallow="arena")),
@@ -274,4 +315,6 @@ BUGS = (
     Bug("the directory not synced at creation", "creation", plan=Plan(swallow="/"), step=0),
     Bug("a drop frees one page too many", "steady", _free_more),
     Bug("a drop frees one page too few", "steady", _free_less),
+    Bug("checksums of records not compared", "", _trust_records, part="catalog"),
+    Bug("checksums of pages not compared", "", _trust_pages, part="arena"),
 )

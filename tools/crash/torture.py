@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,13 +16,15 @@ from pathlib import Path
 
 from attrs import define, field
 
-from tools.crash import deep, examine, faults, rehearse, workloads
+from tools.crash import damage, deep, examine, faults, images, rehearse, workloads
 from tools.crash.examine import Share
 from tools.crash.rehearse import Record
 from tools.crash.shim import Plan
 from tools.crash.stage import Stage, stage
 
 Say = Callable[[str], None]
+IMAGE_SHARE = 0.2  # of the time
+DAMAGE_SHARE = 0.15  # of the rounds
 FAULT_STRIDE = 9
 SECOND_STRIDE = 250
 
@@ -44,7 +47,8 @@ class Total:
 
 def torture(seed: int, seconds: float, keep: Path, jobs: int, say: Say) -> Total:
     """Play rounds from `seed` on until the time is over; bad states are left below `keep`."""
-    total, begun, said = Total(), time.monotonic(), time.monotonic()
+    total = _images(seed, seconds * IMAGE_SHARE, keep, say)
+    begun = said = time.monotonic()
     seeds = iter(range(seed, 1 << 62))
     with ProcessPoolExecutor(jobs) as pool:
         running = {pool.submit(play, next(seeds), keep) for _ in range(jobs)}
@@ -52,12 +56,28 @@ def torture(seed: int, seconds: float, keep: Path, jobs: int, say: Say) -> Total
             done, running = wait(running, timeout=10, return_when=FIRST_COMPLETED)
             for future in done:
                 _take_in(future, total, say)
-                if time.monotonic() - begun < seconds:
+                if time.monotonic() - begun < seconds * (1 - IMAGE_SHARE):
                     running.add(pool.submit(play, next(seeds), keep))
             if done and time.monotonic() - said > 10:
                 said = time.monotonic()
                 say(f"{_rate(total, said - begun)}; {total}")
     say(f"{_rate(total, time.monotonic() - begun)}; {total}")
+    return total
+
+
+def _images(seed: int, seconds: float, keep: Path, say: Say) -> Total:
+    """Real file systems, where they can be had."""
+    total, report = Total(), images.torture(seed, seconds, keep)
+    for name, cycles in report.cycle_seconds.items():
+        total.tried["crashes of real file systems"] += len(cycles)
+        if cycles:
+            middle = statistics.median(cycles) * 1000
+            say(f"{name}: {len(cycles)} copies under a running store, {middle:.0f} ms each")
+    for name, why in report.skipped.items():
+        say(f"{name}: skipped: {why}")
+    for failed in report.failures:
+        total.failures.append(f"{failed.setting}, seed {seed}, {failed.words}: {failed.what}")
+        say(f"FAILED {total.failures[-1]}; see {keep}")
     return total
 
 
@@ -75,6 +95,11 @@ def _rate(total: Total, seconds: float) -> str:
 def play(seed: int, keep: Path) -> Total:
     """One round."""
     total, rng = Total(), random.Random(seed)
+    if rng.random() < DAMAGE_SHARE:
+        report = damage.torture(seed, keep=keep, count=1)
+        total.tried["bad inputs"] += report.inputs
+        total.failures += report.failures
+        return total
     fixed = rng.choice(workloads.FROM_NOTHING)
     name = f"{workloads.WANDER}{seed}" if rng.random() < 0.7 else fixed
     with stage() as server, examine.memory_directory() as work:
