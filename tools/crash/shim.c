@@ -229,11 +229,13 @@ static ssize_t write_at(int fd, const struct iovec *v, int n, off_t offset, int 
     }
     int flags = fcntl(fd, F_GETFL), what = due(0, 1);
     uint64_t inode = inode_of(fd);
-    if (!positioned) {
-        struct stat st;
-        off_t (*seek)(int, off_t, int) = dlsym(RTLD_NEXT, "lseek");
-        offset = flags & O_APPEND ? (fstat(fd, &st), st.st_size) : seek(fd, 0, SEEK_CUR);
-    }
+    struct stat st;
+    off_t (*seek)(int, off_t, int) = dlsym(RTLD_NEXT, "lseek");
+    off_t place = offset;
+    if (flags & O_APPEND) /* Linux appends whatever offset pwrite is given */
+        place = fstat(fd, &st) ? 0 : st.st_size;
+    else if (!positioned)
+        place = seek(fd, 0, SEEK_CUR);
     size_t size = 0;
     for (int i = 0; i < n; i++) size += v[i].iov_len;
     ssize_t done = -1;
@@ -250,7 +252,7 @@ static ssize_t write_at(int fd, const struct iovec *v, int n, off_t offset, int 
     } else if (what >= 0) {
         done = plain(fd, v, n, offset, positioned);
     }
-    record(K_WRITE, path + top_size, inode, offset, size, !!(flags & (O_DSYNC | O_SYNC)),
+    record(K_WRITE, path + top_size, inode, place, size, !!(flags & (O_DSYNC | O_SYNC)),
            done < 0 ? errno : 0, v, n, done < 0 ? 0 : done);
     leave();
     after();
@@ -518,6 +520,12 @@ ssize_t sendfile64(int out, int in, off64_t *offset, size_t size)
 ssize_t pwritev2(int fd, const struct iovec *v, int n, off_t offset, int flags)
 {
     REAL(ssize_t, "pwritev2", int, const struct iovec *, int, off_t, int);
+    if (!flags && offset >= 0) return write_at(fd, v, n, offset, 1);
     note(K_UNKNOWN, fd);
     return real(fd, v, n, offset, flags);
+}
+
+ssize_t pwritev64v2(int fd, const struct iovec *v, int n, off64_t offset, int flags)
+{
+    return pwritev2(fd, v, n, offset, flags);
 }
