@@ -314,10 +314,14 @@ class _Wanderer:
         rng, course = self.rng, self.course
         if rng.random() < 0.2:
             course.options["history"] = "all"
+        if rng.random() < 0.2:
+            course.options["page_size"] = 16384
+        course.options["tracking"] = rng.choice(("auto", "auto", "pagemap", "compare"))
+        course.options["mapping"] = rng.choice(("auto", "auto", "portable"))
         course.open(create=True)
         course.create("a", rng.randint(1, 60))
         moves = {
-            self.commit: 6, self.commit_named: 3, self.resize: 1, self.flush: 2, self.forget: 3,
+            self.commit: 6, self.expire: 1, self.commit_named: 3, self.resize: 1, self.flush: 2, self.forget: 3,
             self.name: 1, self.branch: 2, self.switch: 1, course.compact: 1, course.reopen: 1,
         }  # fmt: skip
         for _ in range(steps):
@@ -350,6 +354,10 @@ class _Wanderer:
     def flush(self) -> None:
         self.write()
         self.course.flush()
+
+    def expire(self) -> None:
+        if "history" in self.course.options:
+            self.course.expire()
 
     def names(self, kind: str) -> list[str]:
         names = self.course.ledger.names
