@@ -61,7 +61,7 @@ def places(tmp_path: Path, name: str) -> tuple[Path, Path]:
 @pytest.mark.parametrize("workload", ["creation", "compaction", "two_writers", "mixed"])
 def test_equal_to_the_shim(server: Stage, tmp_path: Path, workload: str):
     one = rehearse.record(server, workload, *places(tmp_path, "shim"))[0]
-    other = strace.record_with_strace(workload, *places(tmp_path, "strace"))
+    other = strace.record_with_strace(rehearse.perform, workload, *places(tmp_path, "strace"))
     assert normal(other.ops) == normal(one.ops)
     assert other.known == one.known
 
@@ -74,13 +74,13 @@ def test_equal_from_a_store_that_is_there(server: Stage, tmp_path: Path):
     log.unlink()
     marks_path(log).unlink()
     one = rehearse.record(server, "recovery", top, log)[0]
-    two = strace.record_with_strace("recovery", other, other_log)
+    two = strace.record_with_strace(rehearse.perform, "recovery", other, other_log)
     assert normal(two.ops) == normal(one.ops)
     assert two.inodes.keys() == one.inodes.keys()
 
 
 def test_its_crash_states_are_judged(tmp_path: Path):
-    record = strace.record_with_strace("mixed", *places(tmp_path, "strace"))
+    record = strace.record_with_strace(rehearse.perform, "mixed", *places(tmp_path, "strace"))
     report = examine(record, 1, Share(0, 15, SAMPLE))
     assert report.states == SAMPLE
     assert report.failures == []
@@ -103,7 +103,9 @@ def test_what_is_not_followed_is_said(tmp_path: Path):
 
 def test_an_exception_is_not_a_record(tmp_path: Path):
     with pytest.raises(AssertionError, match="KeyError"):
-        strace.record_with_strace("there is no such workload", *places(tmp_path, "strace"))
+        strace.record_with_strace(
+            rehearse.perform, "there is no such workload", *places(tmp_path, "strace")
+        )
 
 
 def hexed(text: str) -> str:

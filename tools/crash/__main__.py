@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tools.crash import deep, examine, own, rehearse, torture, workloads
 from tools.crash.examine import Check, Share
+from tools.crash.recorder import recorder
 from tools.crash.rehearse import Record
-from tools.crash.stage import stage
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--keep", metavar="DIR", help="where bad states are left")
     commands = parser.add_subparsers(required=True)
     program = commands.add_parser("program", help="record a program's workload and crash it")
-    program.add_argument("work", metavar="MODULE:FUNCTION", help="work(path, acknowledged)")
+    program.add_argument("work", metavar="MODULE:FUNCTION", help="work(path)")
     program.add_argument("--check", metavar="MODULE:FUNCTION", help="check(store); may raise")
     program.add_argument("--every", type=int, default=1, metavar="N", help="every N-th state")
     program.set_defaults(run=_program)
@@ -47,14 +47,14 @@ def _options() -> argparse.Namespace:
 def _program(options: argparse.Namespace, seed: int, keep: Path) -> int:
     sys.path.insert(0, os.getcwd())
     check = own.function(options.check) if options.check else None
-    with stage() as server, examine.memory_directory() as work:
-        record = own.record(server, options.work, *deep.fresh(work / "program"))
+    with recorder() as record_of, examine.memory_directory() as work:
+        record = record_of(own.perform, options.work, *deep.fresh(work / "program"))
         return _report(record, seed, keep, Share(every=options.every), check)
 
 
 def _workload(options: argparse.Namespace, seed: int, keep: Path) -> int:
-    with stage() as server, examine.memory_directory() as work:
-        record, _ = rehearse.record(server, options.name, *deep.fresh(work / "workload"))
+    with recorder() as record_of, examine.memory_directory() as work:
+        record = record_of(rehearse.perform, options.name, *deep.fresh(work / "workload"))
         if options.state is None:
             return _report(record, seed, keep, Share(), None)
         examine.keep(record, seed, options.state, keep)

@@ -19,7 +19,7 @@ from typing import Any
 
 from tools.crash import disk, rehearse
 from tools.crash.record import Op
-from tools.crash.rehearse import Record
+from tools.crash.rehearse import Outcome, Record
 from tools.crash.stage import SECONDS, marks_path
 from tools.crash.strace_follow import FOLLOWED, Follower
 
@@ -50,10 +50,12 @@ def missing() -> str | None:
     return f"strace may not trace: {tried.stderr.decode()[:200]}" if tried.returncode else None
 
 
-def record_with_strace(workload: str, top: Path, log: Path) -> Record:
+def record_with_strace(
+    perform: Callable[[str, Path, Path], Outcome], workload: str, top: Path, log: Path
+) -> Record:
     """Record a workload on the files that are below `top`, as `rehearse.record` does."""
     initial, inodes = disk.load(top), disk.inodes(top)
-    ops = trace(rehearse.perform, workload, top, log, record=(top, log))
+    ops = trace(perform, workload, top, log, record=(top, log))
     return rehearse.conclude(ops, initial, inodes, top)
 
 
