@@ -102,8 +102,8 @@ RELIABILITY = Path(__file__).parents[1] / "docs" / "reliability.md"
 def crash_command(directory, work="books:work"):
     """Run the line that the document shows, on the program that it shows."""
     text = RELIABILITY.read_text()
-    program = re.search(r"```python\n# books.py\n(.*?)```", text, re.S)[1]
-    line = re.search(r"```sh\n(python -m tools.crash program .*?)\n```", text)[1]
+    [program] = re.findall(r"```python\n# books.py\n(.*?)```", text, re.S)
+    [line] = re.findall(r"```sh\n(python -m tools.crash program .*?)\n```", text)
     (directory / "books.py").write_text(program)
     two_commits = '            with store.begin() as ws:\n                ws["debit"]'
     careless = program.replace('                ws["debit"]', two_commits)

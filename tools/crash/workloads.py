@@ -322,7 +322,8 @@ class _Wanderer:
         course.create("a", rng.randint(1, 60))
         moves = {
             self.commit: 6, self.commit_named: 3, self.resize: 1, self.flush: 2, self.forget: 3,
-            self.name: 1, self.expire: 1, self.branch: 2, self.switch: 1, course.compact: 1, course.reopen: 1,
+            self.name: 1, self.expire: 1, self.branch: 2, self.switch: 1,
+            course.compact: 1, course.reopen: 1,
         }  # fmt: skip
         for _ in range(steps):
             rng.choices(list(moves), list(moves.values()))[0]()
