@@ -79,6 +79,7 @@ class Arena:
         """Write a new arena that holds nothing but its superblock, and sync it."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
+            kernel.overwrite_in_place(fd)
             kernel.allocate(fd, 0, superblock.page_size)
             if os.pwrite(fd, superblock.pack(), 0) != len(superblock.pack()):
                 raise OSError(errno.EIO, "the superblock was not written whole")

@@ -77,6 +77,7 @@ from pagestore.structure import unsound
 
 MAP_SIZE = 1 << 40  # address space only; halved until the process is allowed it
 MAX_READERS = 2048
+LOCK_ROOM = (MAX_READERS + 64) * 64  # bytes: what LMDB's lock file needs at most
 RESERVE = 1 << 20
 EXAMINED_MOST = 64 << 20
 
@@ -408,12 +409,33 @@ def examine(path: Path, seal: CatalogSeal | None) -> None:
         raise CorruptionError(f"{path}: damaged: {faults[0]} ({len(faults)} such findings)")
 
 
+def _prepare_lock(path: Path, flags: int = 0) -> None:
+    """Have every page of LMDB's lock file on the disk: LMDB stores into a mapping of it.
+
+    Where that finds a hole, and the disk full, the process gets SIGBUS. The length is LMDB's
+    business: it tells the number of readers. Not while LMDB has the file open in this process:
+    closing it would drop LMDB's own locks.
+    """
+    with contextlib.suppress(OSError):
+        fd = os.open(f"{path}-lock", os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
+        try:
+            if not os.fstat(fd).st_size:
+                kernel.overwrite_in_place(fd)
+            kernel.allocate(fd, 0, LOCK_ROOM, keep_size=True)
+        finally:
+            os.close(fd)
+
+
 class Catalog:
     """The LMDB environment of one store in this process."""
 
     @staticmethod
     def create(path: Path, meta: Meta) -> None:
         """Make a catalog that holds nothing but its meta record."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        kernel.overwrite_in_place(fd)
+        os.close(fd)
+        _prepare_lock(path, os.O_CREAT)
         try:
             with (
                 lmdb.open(str(path), map_size=1 << 26, subdir=False) as env,
@@ -440,6 +462,7 @@ class Catalog:
 
     def _open(self) -> lmdb.Environment:
         size = MAP_SIZE
+        _prepare_lock(self.path)
         while True:
             try:
                 env = lmdb.open(

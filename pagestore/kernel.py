@@ -351,6 +351,22 @@ def _lock(fd: int, offset: int, kind: int, *, wait: bool) -> bool:
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What says that there is no room: on the disk, in the quota, or within `ulimit -f`."""
 
+_FS_IOC_GETFLAGS: Final = 0x80086601
+_FS_IOC_SETFLAGS: Final = 0x40086602
+_FS_NOCOW_FL: Final = 0x00800000
+
+
+def overwrite_in_place(fd: int) -> None:
+    """Ask for an empty file that a copy-on-write file system (btrfs) overwrites in place.
+
+    There every store into a shared mapping takes new space otherwise, and is SIGBUS where there
+    is none. Any other file system has no such flag, and no such need.
+    """
+    with contextlib.suppress(OSError):
+        flags = struct.unpack("l", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(8)))[0]
+        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("l", flags | _FS_NOCOW_FL))
+
+
 _FALLOC_FL_KEEP_SIZE: Final = 1
 _FALLOC_FL_PUNCH_HOLE: Final = 2
 

@@ -75,10 +75,14 @@ def build() -> Path:
     return target
 
 
+def search_path() -> dict[str, str]:
+    """What lets another process import what this one can."""
+    return {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), os.getcwd()])}
+
+
 def environment() -> dict[str, str]:
-    """Environment of a process that the shim is to be loaded into; it imports what this one can."""
-    paths = os.pathsep.join([*filter(None, sys.path), os.getcwd()])
-    return os.environ | {"LD_PRELOAD": str(build()), "PYTHONPATH": paths}
+    """Environment of a process that the shim is to be loaded into."""
+    return os.environ | search_path() | {"LD_PRELOAD": str(build())}
 
 
 class Shim:

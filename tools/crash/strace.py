@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.crash import disk, rehearse
+from tools.crash import disk, rehearse, shim
 from tools.crash.record import Op
 from tools.crash.rehearse import Outcome, Record
 from tools.crash.stage import SECONDS, marks_path
@@ -81,7 +81,7 @@ def _run(output: Path, job: bytes) -> None:
     done = subprocess.run(
         [*strace, sys.executable, "-m", __name__, job.hex()],
         cwd=_ROOT,
-        env={name: value for name, value in os.environ.items() if name != "LD_PRELOAD"},
+        env={n: v for n, v in os.environ.items() if n != "LD_PRELOAD"} | shim.search_path(),
         capture_output=True,
         check=False,
     )
