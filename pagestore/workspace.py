@@ -236,7 +236,8 @@ class Workspace(View):
         FullError
             No space; the workspace still holds the changes.
         BrokenError
-            The disk failed; reopen the store to learn whether the version exists.
+            The disk failed; reopen the store to learn whether the version exists. Or there was no
+            memory to go on from it: the message says which version exists; begin another workspace.
         """
         return self._commit(message, None)
 
