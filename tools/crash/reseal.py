@@ -275,6 +275,26 @@ def _circle(records: Records, rng: random.Random) -> Changes:
     return changes
 
 
+def _ladder(records: Records, rng: random.Random) -> Changes:
+    """Branches that have the next one 64 times: more ways to the leaf than can be gone."""
+    leaf, first = rng.choice(_nodes(records, 1)), 1 << 20
+    nodes = [first + i for i in range(rng.choice((2, 3, 4)))]
+    changes: Changes = {}
+    for node, below in zip(nodes, [*nodes[1:], leaf], strict=True):
+        children = np.zeros(FAN, BRANCH_REF)
+        children["node"], children["birth"] = below, 2
+        changes[number_key(NODE, node)] = pack_branch(children)
+    table = Table(NodeRef(NodeId(first), VersionId(2)), len(nodes))
+    return changes | _with_region(records, rng, lambda r: evolve(r, table=table, shape=(1 << 40,)))
+
+
+def _piles(records: Records, rng: random.Random) -> Changes:
+    """Extents as long as a leaf, very often."""
+    node, count = rng.choice(_nodes(records, 1)), rng.choice((2, 100, 20000))
+    extents = Extents(*(np.full(count, v, np.int64) for v in (0, 1 << 18, 1, 1)))
+    return {number_key(NODE, node): pack_leaf(extents, np.zeros(0, RUN_REF))}
+
+
 def _children(records: Records, rng: random.Random) -> Changes:
     node = rng.choice(_nodes(records, 3))
     children = unpack_branch(records[number_key(NODE, node)]).copy()
@@ -357,6 +377,7 @@ KINDS: dict[str, Callable[[Records, random.Random], Changes]] = {
     "no record": _gone, "a record twice": _twice, "an odd key": _odd_key, "a wrong parent": _parent,
     "a wrong root": _root, "a hostile shape": _shape, "a wrong count": _counts,
     "a hostile dtype": _dtype, "an odd name": _name, "branches in a circle": _circle,
+    "a ladder of branches": _ladder, "piles of extents": _piles,
     "a wrong child": _children, "hostile extents": _leaf, "hostile runs": _runs,
     "a wrong counter": _meta, "hostile slot lists": _slot_lists, "a hostile chunk": _chunks,
 }  # fmt: skip
