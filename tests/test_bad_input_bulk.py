@@ -52,7 +52,7 @@ def some(victim, part, seed, count):
 
 @seeded
 def test_the_arena(victim, attack, seed):
-    found = attack(some(victim, "arena", seed, 850), 850, seed)
+    found = attack(some(victim, "arena", seed, 700), 700, seed)
     assert found["finding"] > 50
 
 
@@ -65,8 +65,8 @@ def test_the_header_of_the_arena(victim, attack, seed):
 
 @seeded
 def test_the_catalog(victim, attack, seed):
-    found = attack(some(victim, "catalog", seed, 1350), 1350, seed)
-    assert found["CorruptionError"] > 200
+    found = attack(some(victim, "catalog", seed, 1200), 1200, seed)
+    assert found["CorruptionError"] > 150
 
 
 def test_every_bit_of_the_superblock(victim, attack):

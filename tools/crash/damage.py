@@ -21,7 +21,7 @@ from attrs import Factory, define, field
 import pagestore
 from pagestore.engine import ARENA, CATALOG
 from tools.crash.life import live
-from tools.crash.outcome import contents, deadly, survey, unnoticed, verdict
+from tools.crash.outcome import contents, deadly, look_around, survey, unnoticed, verdict
 from tools.crash.patches import PAGE, Damage, Life, generators, write_files
 from tools.crash.reseal import Resealed, load, resealed
 
@@ -78,12 +78,16 @@ class Victim:
 
     def try_all(self, inputs: Sequence[Input], look: Callable[[], str] | None = None) -> list[str]:
         """What each input comes to; the store is as it was afterwards."""
-        judge = look or (lambda: verdict(self.path, self.expected))
+
+        def judge(bad: Input) -> str:
+            if isinstance(bad, Resealed):
+                return verdict(self.path, self.expected, also=look_around)
+            return verdict(self.path, self.expected)
 
         def one(i: int) -> str:
             bad = inputs[i]
             self.damage(bad)
-            said = judge()
+            said = look() if look else judge(bad)
             self._undo(bad)
             return said
 

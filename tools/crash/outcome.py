@@ -6,6 +6,7 @@ Knows nothing of how the store was damaged.
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import os
 import resource
 import signal
@@ -60,7 +61,23 @@ def _array(view: pagestore.SnapshotView, region: pagestore.Region) -> tuple[str,
     return str(region.dtype), region.shape, xxhash.xxh3_128_digest(data)
 
 
-def verdict(path: Path, expected: object, mode: Literal["r", "a"] = "r") -> str:
+def look_around(store: pagestore.Store) -> None:
+    """Ask all that is not part of `contents`."""
+    store.stats()
+    heads = [*store.branches.values(), *store.snapshots.values()]
+    for one, other in itertools.pairwise(heads):
+        for _ in store.diff(one, other):
+            pass
+    with store.live() as live:
+        live.refresh()
+
+
+def verdict(
+    path: Path,
+    expected: object,
+    mode: Literal["r", "a"] = "r",
+    also: Callable[[pagestore.Store], None] = lambda _: None,
+) -> str:
     """What opening, reading and checking a damaged store comes to, in a line."""
     found: object = None
     said = ""
@@ -68,6 +85,7 @@ def verdict(path: Path, expected: object, mode: Literal["r", "a"] = "r") -> str:
         with pagestore.open(path, mode) as store:
             try:
                 found = contents(store)
+                also(store)
             except pagestore.PagestoreError as error:
                 said = f"{type(error).__name__}: {error}"
             findings = list(store.check(data=True))
