@@ -391,12 +391,12 @@ def _missing(env: lmdb.Environment, path: Path) -> int:
     Not zero in a sound one too: LMDB does not write pages that one transaction took at the end of
     the file and gave back. A writer makes up for it at once, unless it is killed before.
     """
-    for pause in (0.0, 0.01, 0.1):
-        time.sleep(pause)
+    for pause in (0.01, 0.1, 0.0):
         promised = (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
         missing = promised - path.stat().st_size
         if missing <= 0:
             return 0
+        time.sleep(pause)
     return missing
 
 

@@ -423,6 +423,18 @@ def count_mappings() -> int:
 
 def _cgroup_limits() -> Iterator[int]:
     """Memory limits of the control groups that this process counts to."""
+    for limit in _limit_files():
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number
+            yield int(limit.read_text())
+
+
+@functools.cache
+def _limit_files() -> tuple[Path, ...]:
+    """Where those limits stand; looked for once, which takes longer than reading them."""
+    return tuple(path for path in _possible_limit_files() if path.exists())
+
+
+def _possible_limit_files() -> Iterator[Path]:
     try:
         memberships = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -440,9 +452,7 @@ def _cgroup_limits() -> Iterator[int]:
         for level in (group, *group.parents):
             if not level.is_relative_to(top):
                 break
-            # "max" is no number, and a group without limits has no such file.
-            with contextlib.suppress(OSError, ValueError):
-                yield int((level / limit).read_text())
+            yield level / limit
 
 
 # ---------------------------------------------------------------- what this kernel offers

@@ -20,10 +20,11 @@ from tools.crash.stage import stage
 SEED = int(os.environ.get("PAGESTORE_SEED", "1"))
 # At least as many different states as this: the record is what makes them, and may shrink.
 LEAST = {
-    "creation": 200, "growth": 500, "steady": 700, "naming": 800, "branches": 700,
-    "compaction": 700, "flushing": 600, "two_writers": 700, "reopening": 600, "history": 700,
-    "watched": 700, "mixed": 700,
+    "creation": 270, "growth": 800, "steady": 1050, "naming": 1200, "branches": 950,
+    "compaction": 950, "flushing": 800, "two_writers": 1050, "reopening": 850, "history": 550,
+    "watched": 550, "mixed": 550,
 }  # fmt: skip
+HALF = ("history", "watched", "mixed")  # much in them is in others too: every second state
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 needs_compiler = pytest.mark.skipif(shim.compiler() is None, reason="strace makes nothing fail")
@@ -61,14 +62,16 @@ def look(record, tmp_path, record_property, share=None):
     return report.states
 
 
-def test_a_workload_for_every_number():
+def test_the_numbers_that_were_promised():
     assert set(LEAST) == set(workloads.FROM_NOTHING)
+    assert sum(LEAST.values()) + 3 * 80 + 260 > 10_000  # with what crashes again
 
 
 @pytest.mark.parametrize("workload", workloads.FROM_NOTHING)
 def test_every_state(record_of, work, tmp_path, record_property, workload):
     record = record_of(rehearse.perform, workload, *deep.fresh(work / "first"))
-    assert look(record, tmp_path, record_property) >= LEAST[workload]
+    share = Share(SEED % 2, 2) if workload in HALF else Share()
+    assert look(record, tmp_path, record_property, share) >= LEAST[workload]
 
 
 @needs_compiler
@@ -77,9 +80,9 @@ def test_a_crash_after_a_crash(server, work, tmp_path, record_property, workload
     """A state is recovered under the recorder, commits twice, and crashes again."""
     record = recorded(server, work, workload)
     seen = 0
-    for _, second in deep.second_records(server, record, SEED, work, stride=250):
-        seen += look(second, tmp_path, record_property, Share(seen % 6, 6))
-    assert seen > 60
+    for _, second in deep.second_records(server, record, SEED, work, stride=170):
+        seen += look(second, tmp_path, record_property, Share(seen % 5, 5))
+    assert seen >= 80
 
 
 @needs_compiler
@@ -91,7 +94,7 @@ def test_a_crash_after_a_failed_sync(server, work, tmp_path, record_property, wo
     for _, failed in deep.failed_sync_records(server, workload, record, work):
         share = Share(every=2, since=deep.failing_point(failed))
         seen += look(failed, tmp_path, record_property, share)
-    assert seen > 200
+    assert seen >= 260
 
 
 # ------------------------------------------------------------------------- other people's programs

@@ -56,23 +56,29 @@ class Known:
 NO_STORE = "null"
 
 
-def survey(store: pagestore.Store) -> Known:
-    """What a store says that it holds: every byte of every version is read."""
-    names, todo = {}, []
+def outline(store: pagestore.Store) -> tuple[dict[str, int], dict[int, pagestore.Version]]:
+    """Names, and every version that can be reached; no contents are read."""
+    names: dict[str, int] = {}
+    versions: dict[int, pagestore.Version] = {}
     for kind, named in (("snapshot", store.snapshots), ("branch", store.branches)):
         for name, version in named.items():
             names[f"{kind} {name}"] = version.id
-            todo.append(version)
-    versions: dict[int, str] = {}
-    for start in todo:
-        version = start
-        while version.id not in versions:
-            with store.view(version.id) as view:
-                versions[version.id] = digest(view)
-            if not version.parent:
-                break
-            version = store.version(version.parent)
-    return Known(names, versions)
+            while version.id not in versions:
+                versions[version.id] = version
+                if not version.parent:
+                    break
+                version = store.version(version.parent)
+    return names, versions
+
+
+def survey(store: pagestore.Store) -> Known:
+    """What a store says that it holds: every byte of every version is read."""
+    names, versions = outline(store)
+    contents: dict[int, str] = {}
+    for version in versions:
+        with store.view(version) as view:
+            contents[version] = digest(view)
+    return Known(names, contents)
 
 
 def difference(found: Known, wanted: Known, before: Mapping[int, str]) -> str | None:

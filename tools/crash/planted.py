@@ -30,7 +30,7 @@ from tools.crash.stage import Stage
 Patch = Callable[[], None]
 MOST_STATES = 400
 """Within how many crash states a planted bug must show."""
-MOST_INPUTS = 400
+MOST_INPUTS = 120
 """Within how many bad inputs."""
 MOST_BEHIND = 80
 """States that are looked at behind one injected fault."""
