@@ -82,6 +82,13 @@ RESERVE = 1 << 20
 EXAMINED_MOST = 64 << 20
 
 
+@functools.lru_cache(16)
+def _meta(raw: bytes) -> Meta:
+    meta = Meta.unpack(raw)
+    check_meta(meta)
+    return meta
+
+
 class Transaction:
     """Sealed records within one LMDB transaction."""
 
@@ -91,8 +98,7 @@ class Transaction:
         raw = self.get(META)
         if raw is None:
             raise CorruptionError("the catalog has no meta record: it was emptied or replaced")
-        self.meta = Meta.unpack(raw)
-        check_meta(self.meta)
+        self.meta = _meta(raw)
         last = self.id - writing
         if self.meta.transaction != last:
             raise CorruptionError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import secrets
 import shutil
@@ -138,7 +139,7 @@ class Engine:
         self.path = path
         self.handles = 0
         self.mapping = mapping
-        self.private_limit = flush_share * kernel.total_memory()  # bytes
+        self._flush_share = flush_share
         self.pid = os.getpid()
         self.cache = NodeCache()
         self.dense = DenseLeaves()
@@ -264,6 +265,11 @@ class Engine:
             before = self.arena.read_head()
             version, root = (before.version, before.root) if before else (NO_VERSION, bytes(16))
         self.arena.write_head(HeadCopy(version, next_version, transaction, root))
+
+    @functools.cached_property
+    def private_limit(self) -> float:
+        """Bytes of private memory from which on workspaces write early."""
+        return self._flush_share * kernel.total_memory()
 
     @property
     def portable(self) -> bool:

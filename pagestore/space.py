@@ -46,6 +46,7 @@ GARBAGE = 2  # the arena grows rather than use short runs while under 1/2 of it 
 LOOK_LEAST = 1024  # slots freed before the free runs are looked for again
 ALIGNED = 512  # slots: 2 MiB of 4 KiB pages
 GROW_LEAST = 256
+FEW_RUNS = 16  # up to here slices are faster than an index of every slot
 GROW_MOST = 16384
 
 
@@ -231,6 +232,16 @@ class Space:
         self._given.clear()
 
 
+def _mark(free: np.ndarray[Any, Any], runs: np.ndarray[Any, Any], slots: int, value: bool) -> None:
+    if len(runs) > FEW_RUNS:
+        free[expand_runs(runs, slots)] = value
+        return
+    for start, length in runs.tolist():
+        if start + length > slots:
+            raise CorruptionError("a list of free slots leads outside the arena")
+        free[start : start + length] = value
+
+
 def slot_runs(runs: Any) -> np.ndarray[Any, Any]:
     """Rows of (start, length) as they are stored."""
     array = np.empty(len(runs), RUN)
@@ -251,8 +262,8 @@ def load(records: Records, slots: int) -> tuple[np.ndarray[Any, Any], list[tuple
     log = []
     for key, raw in records.scan(SPACE_LOG):
         given, taken = unpack_runs(raw, 2)
-        free[expand_runs(given, slots)] = True
-        free[expand_runs(taken, slots)] = False
+        _mark(free, given, slots, True)
+        _mark(free, taken, slots, False)
         log.append((key_number(key), len(given) + len(taken)))
         if len(log) > LOG_MOST:
             raise CorruptionError("the free-space log has more records than any writer leaves")

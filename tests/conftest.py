@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 import pagestore
 from pagestore import kernel
 from tests.shrunk import shrunk
+from tools.crash.stage import Stage, stage
 
 pytest.register_assert_rewrite("tests.model", "tests.machine")
 
@@ -72,6 +73,13 @@ def make_store(tmp_path: Path) -> Iterator[MakeStore]:
             assert list(store.check(data=True)) == []
     for store in opened:
         store.close()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Stage]:
+    """A process whose children are recorded, and fail on purpose."""
+    with stage() as server:
+        yield server
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import signal
+from collections.abc import Callable
 
 import lmdb
 import pytest
@@ -51,6 +52,16 @@ def made(pristine):
         yield top / "store", pristine[1]
 
 
+@pytest.fixture(autouse=True)
+def counted(record_property):
+    """Say how many inputs a test has tried."""
+    tried.clear()
+    tried.append(record_property)
+
+
+tried: list[Callable[[str, int], None]] = []
+
+
 def survey_file(made, name, changes, mode="r"):
     """The verdict on the store with each of some changed versions of one file."""
     path, expected = made
@@ -63,6 +74,7 @@ def survey_file(made, name, changes, mode="r"):
         return verdict(path, expected, mode)
 
     results = survey(len(changes), look)
+    tried[0]("bad inputs", len(results))
     (path / name).write_bytes(whole)
     with pagestore.open(path) as store:
         assert contents(store) == expected

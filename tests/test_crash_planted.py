@@ -5,15 +5,8 @@ import os
 import pytest
 
 from tools.crash import examine, planted, shim
-from tools.crash.stage import stage
 
 SEED = int(os.environ.get("PAGESTORE_SEED", "1"))
-
-
-@pytest.fixture(scope="module")
-def server():
-    with stage() as server:
-        yield server
 
 
 @pytest.mark.skipif(shim.compiler() is None, reason="no C compiler for the recorder")

@@ -11,16 +11,10 @@ from tools.crash.disk import WHOLE, Disk, File, Part
 from tools.crash.ledger import Known, Ledger, difference, digest
 from tools.crash.record import Kind, Op, UnsoundError, check_sound, read_log
 from tools.crash.shim import Fault, Plan
-from tools.crash.stage import marks_path, stage
+from tools.crash.stage import marks_path
 from tools.crash.states import states
 
 needs_compiler = pytest.mark.skipif(shim.compiler() is None, reason="no C compiler")
-
-
-@pytest.fixture(scope="module")
-def server():
-    with stage() as server:
-        yield server
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from attrs import define, field, frozen
 
 import pagestore
-from tools.crash import disk
+from tools.crash import disk, workloads
 from tools.crash.rehearse import STORE, Record
 from tools.crash.states import State, states
 from tools.crash.verdict import judge
@@ -161,6 +161,7 @@ def _judge_all(job: _Job, done: int, say: BinaryIO) -> None:
     gc.freeze()
     faulthandler.disable()  # such a death is an answer
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    workloads.shrink()
     ever = job.record.ever
     for number, state in islice(job.share.of(job.record, job.seed), done, None):
         words = state.words.replace("\t", " ").replace("\n", " ")

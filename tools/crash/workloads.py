@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from pagestore import pagetable, space
+from pagestore import catalog, pagetable, space
 from tools.crash.course import Course
 
 Workload = Callable[[Course], None]
@@ -71,7 +71,7 @@ def naming(course: Course) -> None:
     course.create("a", 12)
     course.write("a", slice(None), 1)
     course.commit_named("one")
-    for i in range(2, 6):
+    for i in range(2, 5):
         course.write("a", [i, i + 1, 0], i)
         course.commit_named(f"number {i}")
     course.snapshot("again", at="number 3")
@@ -79,11 +79,12 @@ def naming(course: Course) -> None:
     course.delete_snapshot("one")
     course.write("a", [5, 6], 50)
     course.commit()
-    course.delete_snapshot("number 5")
+    course.commit_named("number 5")
     course.delete_snapshot("again")
     course.write("a", slice(0, 6), 51)
     course.commit()
     course.delete_snapshot("number 2")
+    course.delete_snapshot("number 5")
     course.delete_snapshot("number 4")
     course.close()
 
@@ -300,6 +301,7 @@ def shrink() -> None:
     space.GROW_LEAST, space.LOOK_LEAST, space.SHORT_RUN = 24, 8, 4
     space.ALIGNED, space.LOG_RECORDS = 32, 5
     pagetable.INLINE_MAX = 3
+    catalog.RESERVE = 1 << 16
 
 
 class _Wanderer:
