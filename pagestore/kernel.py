@@ -423,23 +423,23 @@ def count_mappings() -> int:
 
 def _cgroup_limits() -> Iterator[int]:
     """Memory limits of the control groups that this process counts to."""
-    for limit in _limit_files():
+    try:
+        memberships = Path("/proc/self/cgroup").read_text()
+    except OSError:
+        return
+    for limit in _limit_files(memberships):
         with contextlib.suppress(OSError, ValueError):  # "max" is no number
             yield int(limit.read_text())
 
 
-@functools.cache
-def _limit_files() -> tuple[Path, ...]:
-    """Where those limits stand; looked for once, which takes longer than reading them."""
-    return tuple(path for path in _possible_limit_files() if path.exists())
+@functools.lru_cache(4)
+def _limit_files(memberships: str) -> tuple[Path, ...]:
+    """Where those limits stand; to look for the files takes longer than to read them."""
+    return tuple(path for path in _possible_limit_files(memberships) if path.exists())
 
 
-def _possible_limit_files() -> Iterator[Path]:
-    try:
-        memberships = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for membership in memberships:
+def _possible_limit_files(memberships: str) -> Iterator[Path]:
+    for membership in memberships.splitlines():
         _, controllers, path = membership.split(":", 2)
         if not controllers:
             top, limit = Path("/sys/fs/cgroup"), "memory.max"
