@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 import pagestore
-from tools.crash.damage import directory_in_memory
-from tools.crash.outcome import contents, survey, unnoticed, verdict
+from tools.damage.outcome import contents, survey, unnoticed, verdict
+from tools.scratch import directory_in_memory
 
 __all__ = [
     "PAGE",

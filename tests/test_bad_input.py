@@ -35,7 +35,7 @@ from tests.damage import (
     python,
     small_store,
 )
-from tools.crash.reseal import load, rewrite
+from tools.damage.reseal import load, rewrite
 
 NOBODY = 65534
 

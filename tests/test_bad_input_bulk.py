@@ -12,9 +12,10 @@ import pytest
 import pagestore
 from pagestore.engine import ARENA, CATALOG
 from tests.damage import assert_clean, contents
-from tools.crash.damage import Victim, directory_in_memory, torture, wrong
-from tools.crash.patches import ancestors, every_cut, flip
-from tools.crash.reseal import KINDS
+from tools.damage.patches import ancestors, every_cut, flip
+from tools.damage.reseal import KINDS
+from tools.damage.victim import Victim, torture, wrong
+from tools.scratch import directory_in_memory
 
 SEED = int(os.environ.get("PAGESTORE_SEED", "20240229"))
 EQUAL = type("EqualToAll", (), {"__ne__": lambda self, other: other != other})()
@@ -100,7 +101,7 @@ def test_records_that_a_stranger_resealed(victim, attack, seed):
 @seeded
 def test_torture_keeps_what_went_wrong(seed, tmp_path, monkeypatch):
     """A store that reads as other data, and whose check says nothing, is left to be looked at."""
-    monkeypatch.setattr("tools.crash.damage.BATCH", 30)
+    monkeypatch.setattr("tools.damage.victim.BATCH", 30)
     monkeypatch.setattr("pagestore.verify.page_sums", lambda *_: EQUAL)
     report = torture(seed, count=1, keep=tmp_path / "kept")
     assert report.inputs == 120

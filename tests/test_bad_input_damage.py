@@ -36,7 +36,7 @@ from tests.damage import (
     survey,
     verdict,
 )
-from tools.crash.reseal import load, rewrite
+from tools.damage.reseal import load, rewrite
 
 
 @pytest.fixture(scope="module")

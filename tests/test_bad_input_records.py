@@ -46,7 +46,7 @@ from tests.damage import (
     directory_in_memory,
     in_child,
 )
-from tools.crash.reseal import load, rewrite
+from tools.damage.reseal import load, rewrite
 
 SECONDS = 10
 REFUSED = ("CorruptionError: ", "fine: ['", 'fine: ["')  # an error, or findings

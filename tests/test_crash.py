@@ -15,6 +15,7 @@ import pytest
 from tools.crash import deep, examine, rehearse, shim, workloads
 from tools.crash.examine import Share
 from tools.crash.recorder import missing, recorder
+from tools.scratch import directory_in_memory
 
 SEED = int(os.environ.get("PAGESTORE_SEED", "1"))
 # At least as many different states as this: the record is what makes them, and may shrink.
@@ -31,7 +32,7 @@ needs_compiler = pytest.mark.skipif(shim.compiler() is None, reason="strace make
 
 @pytest.fixture
 def work():
-    with examine.memory_directory() as top:
+    with directory_in_memory() as top:
         yield top
 
 

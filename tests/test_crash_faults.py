@@ -5,8 +5,9 @@ By the system calls themselves, so that LMDB's are among them; `test_fault.py` i
 
 import pytest
 
-from tools.crash import deep, examine, faults, rehearse, shim
+from tools.crash import deep, faults, rehearse, shim
 from tools.crash.shim import Fault
+from tools.scratch import directory_in_memory
 
 pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="no C compiler for the recorder")
 # Fault -> the least number of points at which it must have been met.
@@ -18,7 +19,7 @@ ERRORS = dict(zip(faults.ERRORS, (140, 20, 140, 20, 65, 8, 35, 4), strict=True))
 def undisturbed(server):
     """What the store holds after each step of a workload."""
     known = {}
-    with examine.memory_directory() as top:
+    with directory_in_memory() as top:
         for workload in ("mixed", "creation"):
             known[workload] = rehearse.record(server, workload, *deep.fresh(top))[0].known
     return known
@@ -26,7 +27,7 @@ def undisturbed(server):
 
 @pytest.fixture
 def work():
-    with examine.memory_directory() as top:
+    with directory_in_memory() as top:
         yield top
 
 

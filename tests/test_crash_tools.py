@@ -6,20 +6,21 @@ import os
 
 import pytest
 
-from tools.crash import deep, disk, examine, rehearse, shim
+from tools.crash import deep, disk, rehearse, shim
 from tools.crash.disk import WHOLE, Disk, File, Part
 from tools.crash.ledger import Known, Ledger, difference, digest
 from tools.crash.record import Kind, Op, UnsoundError, check_sound, read_log
 from tools.crash.shim import Fault, Plan
 from tools.crash.stage import marks_path
 from tools.crash.states import states
+from tools.scratch import directory_in_memory
 
 needs_compiler = pytest.mark.skipif(shim.compiler() is None, reason="no C compiler")
 
 
 @pytest.fixture
 def work():
-    with examine.memory_directory() as top:
+    with directory_in_memory() as top:
         yield top
 
 

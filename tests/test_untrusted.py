@@ -13,8 +13,9 @@ from pagestore.engine import ARENA, BALLAST, CATALOG, PINS
 from pagestore.format import SEAL_OFFSET
 from pagestore.structure import unsound
 from tests.damage import PAGE, assert_clean, contents
-from tools.crash.damage import Victim, directory_in_memory, wrong
-from tools.crash.outcome import deadly, verdict
+from tools.damage.outcome import deadly, verdict
+from tools.damage.victim import Victim, wrong
+from tools.scratch import directory_in_memory
 
 SEED = int(os.environ.get("PAGESTORE_SEED", "20240229"))
 META = 16  # byte of a meta page where its numbers begin

@@ -13,6 +13,7 @@ from tools.crash import deep, examine, own, rehearse, torture, workloads
 from tools.crash.examine import Check, Share
 from tools.crash.recorder import recorder
 from tools.crash.rehearse import Record
+from tools.scratch import directory_in_memory
 
 
 def main() -> int:
@@ -47,13 +48,13 @@ def _options() -> argparse.Namespace:
 def _program(options: argparse.Namespace, seed: int, keep: Path) -> int:
     sys.path.insert(0, os.getcwd())
     check = own.function(options.check) if options.check else None
-    with recorder() as record_of, examine.memory_directory() as work:
+    with recorder() as record_of, directory_in_memory() as work:
         record = record_of(own.perform, options.work, *deep.fresh(work / "program"))
         return _report(record, seed, keep, Share(every=options.every), check)
 
 
 def _workload(options: argparse.Namespace, seed: int, keep: Path) -> int:
-    with recorder() as record_of, examine.memory_directory() as work:
+    with recorder() as record_of, directory_in_memory() as work:
         record = record_of(rehearse.perform, options.name, *deep.fresh(work / "workload"))
         if options.state is None:
             return _report(record, seed, keep, Share(), None)

@@ -5,14 +5,12 @@ A child judges one state after another until one kills it; the next child goes o
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import gc
 import os
 import resource
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -26,6 +24,7 @@ from tools.crash import disk, workloads
 from tools.crash.rehearse import STORE, Record
 from tools.crash.states import State, states
 from tools.crash.verdict import judge
+from tools.scratch import directory_in_memory
 
 SECONDS = 20  # for one state: then it hangs
 
@@ -54,17 +53,6 @@ class Report:
     states: int = 0
     failures: list[Failure] = field(factory=list)
     seconds: float = 0.0
-
-
-@contextlib.contextmanager
-def memory_directory() -> Iterator[Path]:
-    """A directory where a sync costs nothing, if there is one."""
-    shm = "/dev/shm"
-    top = tempfile.mkdtemp(prefix="pagestore-", dir=shm if os.access(shm, os.W_OK) else None)
-    try:
-        yield Path(top)
-    finally:
-        shutil.rmtree(top, ignore_errors=True)
 
 
 @frozen
@@ -105,7 +93,7 @@ def examine(
 ) -> Report:
     """Judge the states of a record; `check` is that of the program whose store it is."""
     report, start = Report(), time.monotonic()
-    with memory_directory() as work:
+    with directory_in_memory() as work:
         job = _Job(record, seed, share or Share(), work, check)
         while _one_child(job, report, stop_at_first):
             pass

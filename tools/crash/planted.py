@@ -19,13 +19,13 @@ from attrs import field, frozen
 from pagestore import arena, catalog, commit, pins, reclaim, space, verify
 from pagestore.format import SNAPSHOT, named_key
 from tools.crash import rehearse
-from tools.crash.damage import Victim, wrong
 from tools.crash.deep import fresh
 from tools.crash.examine import Share, examine
 from tools.crash.record import Kind, UnsoundError
 from tools.crash.rehearse import Outcome, Record
 from tools.crash.shim import Fault, Plan
 from tools.crash.stage import Stage
+from tools.damage.victim import Victim, wrong
 
 Patch = Callable[[], None]
 MOST_STATES = 400

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from attrs import define, field
 
-from tools.crash import damage, deep, examine, faults, images, rehearse, workloads
+from tools.crash import deep, examine, faults, images, rehearse, workloads
 from tools.crash.examine import Share
 from tools.crash.rehearse import Record
 from tools.crash.shim import Plan
 from tools.crash.stage import Stage, stage
+from tools.damage import victim
+from tools.scratch import directory_in_memory
 
 Say = Callable[[str], None]
 IMAGE_SHARE = 0.2  # of the time
@@ -96,13 +98,13 @@ def play(seed: int, keep: Path) -> Total:
     """One round."""
     total, rng = Total(), random.Random(seed)
     if rng.random() < DAMAGE_SHARE:
-        report = damage.torture(seed, keep=keep, count=1)
+        report = victim.torture(seed, keep=keep, count=1)
         total.tried["bad inputs"] += report.inputs
         total.failures += report.failures
         return total
     fixed = rng.choice(workloads.FROM_NOTHING)
     name = f"{workloads.WANDER}{seed}" if rng.random() < 0.7 else fixed
-    with stage() as server, examine.memory_directory() as work:
+    with stage() as server, directory_in_memory() as work:
         try:
             _round(server, name, seed, rng, work, keep, total)
         except Exception as error:

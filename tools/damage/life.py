@@ -9,7 +9,7 @@ import numpy as np
 
 import pagestore
 from pagestore.engine import ARENA, CATALOG
-from tools.crash.patches import PAGE, Files, Life
+from tools.damage.patches import PAGE, Files, Life
 
 WIDE = (1 << 30) + 8 * PAGE  # bytes: more than one leaf of a page table spans
 NAMES = 8

@@ -6,7 +6,6 @@ is done to the files, `outcome` what comes of it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
@@ -20,24 +19,14 @@ from attrs import Factory, define, field
 
 import pagestore
 from pagestore.engine import ARENA, CATALOG
-from tools.crash.life import live
-from tools.crash.outcome import contents, deadly, look_around, survey, unnoticed, verdict
-from tools.crash.patches import PAGE, Damage, Life, generators, write_files
-from tools.crash.reseal import Resealed, load, resealed
+from tools.damage.life import live
+from tools.damage.outcome import contents, deadly, look_around, survey, unnoticed, verdict
+from tools.damage.patches import PAGE, Damage, Life, generators, write_files
+from tools.damage.reseal import Resealed, load, resealed
+from tools.scratch import directory_in_memory
 
 BATCH = 500
 Input = Damage | Resealed
-
-
-@contextlib.contextmanager
-def directory_in_memory() -> Iterator[Path]:
-    """A directory where a sync costs nothing, if there is one: for what does not test the disk."""
-    shm = "/dev/shm"
-    top = tempfile.mkdtemp(dir=shm if os.access(shm, os.W_OK) else None)
-    try:
-        yield Path(top)
-    finally:
-        shutil.rmtree(top)
 
 
 @define
