@@ -29,7 +29,7 @@ from attrs import evolve
 from pagestore import kernel
 from pagestore.arena import Arena
 from pagestore.bounds import expand_runs
-from pagestore.catalog import EXAMINED_MOST, Catalog, Transaction, examine, seal_of
+from pagestore.catalog import EXAMINED_MOST, Catalog, examine, seal_of
 from pagestore.checksums import KnownSums
 from pagestore.dirty import Tracker, choose
 from pagestore.errors import (
@@ -66,6 +66,7 @@ from pagestore.format import (
 from pagestore.pagetable import DenseLeaves, NodeCache, Nodes
 from pagestore.pins import Pin, Pins
 from pagestore.space import Space, slot_runs
+from pagestore.transaction import Transaction
 
 ARENA, CATALOG, PINS, BALLAST = "arena", "catalog", "pins", "ballast"
 BALLAST_SIZE = 1 << 20

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pagestore.catalog import Transaction
 from pagestore.engine import Engine, Write
 from pagestore.errors import NotFoundError
 from pagestore.format import (
@@ -29,6 +28,7 @@ from pagestore.format import (
     number_key,
 )
 from pagestore.pagetable import Nodes, exclusive, exclusive_nodes, expand
+from pagestore.transaction import Transaction
 
 
 def drop_unkept(

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from attrs import frozen
 
-from pagestore.catalog import Transaction
 from pagestore.engine import Engine
 from pagestore.format import BRANCH, RESERVED, SNAPSHOT, VersionRecord, unpack_runs
 from pagestore.pagetable import Nodes
 from pagestore.reclaim import exclusive_pages
 from pagestore.space import load
+from pagestore.transaction import Transaction
 
 
 @frozen

@@ -16,7 +16,6 @@ from attrs import define, field, frozen
 from pagestore import kernel
 from pagestore.arena import Arena
 from pagestore.bounds import expand_runs
-from pagestore.catalog import Transaction
 from pagestore.checksums import read_sums
 from pagestore.engine import Engine
 from pagestore.errors import CorruptionError, FullError
@@ -44,6 +43,7 @@ from pagestore.format import (
 )
 from pagestore.pagetable import Nodes, differences, exclusive_nodes, expand
 from pagestore.space import load
+from pagestore.transaction import Transaction
 
 READ_BYTES = 4 << 20
 LITTLE_MEMORY = 1 << 26  # bytes: any machine has as much

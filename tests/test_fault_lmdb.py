@@ -10,8 +10,8 @@ import pytest
 
 import pagestore
 from pagestore import BrokenError, FullError, commit, kernel
-from pagestore.catalog import Transaction
 from pagestore.format import Meta
+from pagestore.transaction import Transaction
 from tests.damage import assert_clean
 from tests.test_fault import STEPS, course, memory_path, state
 

@@ -46,17 +46,17 @@ STEPS = {
     "pagestore.pagetable:lookup": "table: lookup",
     "pagestore.pagetable:update": "table: update",
     "pagestore.pagetable:extents": "table: extents",
-    "pagestore.catalog:Transaction.__init__": "records: begin (meta)",
-    "pagestore.catalog:Transaction.get": "records: get",
-    "pagestore.catalog:Transaction.get_many": "records: get many",
-    "pagestore.catalog:Transaction.put": "records: put",
-    "pagestore.catalog:Transaction.delete": "records: delete",
-    "pagestore.catalog:Transaction.names_of": "records: names_of",
-    "pagestore.catalog:Transaction.children": "records: children",
-    "pagestore.catalog:Transaction.version": "records: version (decode)",
-    "pagestore.catalog:Transaction.put_version": "records: version (encode)",
-    "pagestore.catalog:Transaction.save_meta": "records: save meta",
-    "pagestore.catalog:Transaction.put_name": "records: put name",
+    "pagestore.transaction:Transaction.__init__": "records: begin (meta)",
+    "pagestore.transaction:Transaction.get": "records: get",
+    "pagestore.transaction:Transaction.get_many": "records: get many",
+    "pagestore.transaction:Transaction.put": "records: put",
+    "pagestore.transaction:Transaction.delete": "records: delete",
+    "pagestore.transaction:Transaction.names_of": "records: names_of",
+    "pagestore.transaction:Transaction.children": "records: children",
+    "pagestore.transaction:Transaction.version": "records: version (decode)",
+    "pagestore.transaction:Transaction.put_version": "records: version (encode)",
+    "pagestore.transaction:Transaction.save_meta": "records: save meta",
+    "pagestore.transaction:Transaction.put_name": "records: put name",
     "pagestore.catalog:Catalog._reserve": "catalog: reserve blocks",
     "pagestore.commit:drop_unkept": "drop unkept: rest",
     "pagestore.reclaim:_drop": "drop: one version",
@@ -155,6 +155,7 @@ class Clock:
 
     def _wrap_lmdb(self) -> None:
         catalog = importlib.import_module("pagestore.catalog")
+        transaction = importlib.import_module("pagestore.transaction")
         clock = self
 
         class Txn:
@@ -181,9 +182,11 @@ class Clock:
                 return getattr(self._env, name)
 
         opened = catalog.Catalog._open
-        begun = catalog.Transaction.__init__
+        begun = transaction.Transaction.__init__
         catalog.Catalog._open = lambda self: Env(opened(self))
-        catalog.Transaction.__init__ = lambda self, txn: begun(self, getattr(txn, "txn", txn))
+        transaction.Transaction.__init__ = lambda self, txn, **more: begun(
+            self, getattr(txn, "txn", txn), **more
+        )
 
     def table(
         self,

@@ -16,7 +16,7 @@ import lmdb
 import numpy as np
 from attrs import field, frozen
 
-from pagestore import arena, catalog, commit, pins, reclaim, space, verify
+from pagestore import arena, catalog, commit, pins, reclaim, space, transaction, verify
 from pagestore.format import SNAPSHOT, named_key
 from tools.crash import rehearse
 from tools.crash.deep import fresh
@@ -293,7 +293,7 @@ def _free_less() -> None:
 
 
 def _trust_records() -> None:
-    _replace(catalog, "unseal", lambda unseal: lambda key, value: value[8:])
+    _replace(transaction, "unseal", lambda unseal: lambda key, value: value[8:])
 
 
 def _trust_pages() -> None:

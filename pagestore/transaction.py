@@ -1,0 +1,330 @@
+"""The records of one transaction: versions and their kinship, names, counters, and their sum.
+
+Owns: what a look at the catalog gives, and what a change of it writes. Does not know how the
+environment is opened, committed or kept from harm.
+
+- X1  Every record is unsealed before it is believed, and bounded before it is used.
+- X2  A transaction that changes a record changes the meta record too: its own number, and the sum
+      of all other records. A page of the file that went back in time cannot agree with both.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lmdb
+import numpy as np
+from attrs import evolve
+
+from pagestore.bounds import check_meta, check_version
+from pagestore.errors import CorruptionError, ExistsError, InvalidError, NotFoundError
+from pagestore.format import (
+    BRANCH,
+    MAX_NAME,
+    META,
+    NO_VERSION,
+    SNAPSHOT,
+    UNKEPT,
+    VERSION,
+    VERSION_KEY_SIZE,
+    Meta,
+    NameRecord,
+    NodeId,
+    RegionId,
+    VersionId,
+    VersionRecord,
+    child_key,
+    key_name,
+    name_key,
+    named_key,
+    number_key,
+    record_sum,
+    seal,
+    split_version_key,
+    unseal,
+)
+
+
+@functools.lru_cache(16)
+def _meta(raw: bytes) -> Meta:
+    meta = Meta.unpack(raw)
+    check_meta(meta)
+    return meta
+
+
+class Transaction:
+    """Sealed records within one LMDB transaction."""
+
+    def __init__(self, txn: lmdb.Transaction, *, writing: bool = False) -> None:
+        self._txn = txn
+        self.written = 0
+        raw = self.get(META)
+        if raw is None:
+            raise CorruptionError("the catalog has no meta record: it was emptied or replaced")
+        self.meta = _meta(raw)
+        last = self.id - writing
+        if self.meta.transaction != last:
+            raise CorruptionError(
+                f"the catalog's meta record is of transaction {self.meta.transaction}, the catalog "
+                f"of {last}: a part of it is older, or was not written by pagestore (X2)"
+            )
+        self._sum = self.meta.records
+
+    @property
+    def id(self) -> int:
+        """LMDB's number of this transaction: what it sees, or what it makes."""
+        return int(self._txn.id())
+
+    # ------------------------------------------------------------------------------- records
+
+    def get(self, key: bytes) -> bytes | None:
+        value = self._txn.get(key)
+        return None if value is None else unseal(key, bytes(value))
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        with self._txn.cursor() as cursor:
+            return {bytes(k): unseal(bytes(k), bytes(v)) for k, v in cursor.getmulti(keys)}
+
+    def put(self, key: bytes, payload: bytes) -> None:
+        value = seal(key, payload)
+        self.written += len(value)
+        self._sum += record_sum(value)
+        if not self._txn.put(key, value, overwrite=False):
+            self._sum -= record_sum(bytes(self._txn.get(key) or b""))
+            self._txn.put(key, value)
+
+    def delete(self, key: bytes) -> bool:
+        value = self._txn.pop(key)
+        if value is None:
+            return False
+        self._sum -= record_sum(bytes(value))
+        self.written += 256
+        return True
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Records whose keys begin with `prefix`, in order."""
+        with self._txn.cursor() as cursor:
+            if cursor.set_range(prefix):
+                for raw, value in cursor:
+                    key = bytes(raw)
+                    if not key.startswith(prefix):
+                        return
+                    yield key, unseal(key, bytes(value))
+
+    def keys(self, prefix: bytes) -> Iterator[bytes]:
+        """Keys that begin with `prefix`, in order; a damaged one is not taken for a key."""
+        return (key for key, _ in self.scan(prefix))
+
+    def has(self, prefix: bytes) -> bool:
+        """Whether any key begins with `prefix`."""
+        with self._txn.cursor() as cursor:
+            return bool(cursor.set_range(prefix)) and bytes(cursor.key()).startswith(prefix)
+
+    def count(self, prefix: bytes) -> int:
+        """How many keys begin with `prefix`."""
+        return sum(1 for _ in self.keys(prefix))
+
+    # ------------------------------------------------------------------------------ counters
+
+    def _next(self, counter: str) -> int:
+        value: int = getattr(self.meta, counter)
+        changed: Any = {counter: value + 1}
+        self.meta = evolve(self.meta, **changed)
+        return value
+
+    def new_version(self) -> VersionId:
+        return VersionId(self._next("next_version"))
+
+    def new_node(self) -> NodeId:
+        return NodeId(self._next("next_node"))
+
+    def new_region(self) -> RegionId:
+        return RegionId(self._next("next_region"))
+
+    def new_number(self) -> int:
+        return self._next("next_number")
+
+    def save_meta(self) -> None:
+        """Have the meta record speak of this transaction, if it wrote anything (X2)."""
+        if self.written:
+            self.meta = evolve(self.meta, transaction=self.id, records=self._sum % (1 << 64))
+            value = seal(META, self.meta.pack())
+            self.written += len(value)
+            self._txn.put(META, value)
+
+    def add_up(self) -> int:
+        """The sum of every record as it is: what the meta record must say (X2)."""
+        parts = []
+        with self._txn.cursor() as cursor:
+            for raw, value in cursor:
+                key, sealed = bytes(raw), bytes(value)
+                if key != META:
+                    unseal(key, sealed)
+                    parts.append(sealed[:8])
+        sums = np.frombuffer(b"".join(parts), "<u8")
+        return int(np.add.reduce(sums, dtype=np.uint64))
+
+    # ------------------------------------------------------------------------------ versions
+
+    def version(self, version: VersionId) -> VersionRecord:
+        """Return a kept version; `NotFoundError` if there is none of that id."""
+        if not isinstance(version, int) or not 0 < version < 1 << 63:
+            raise NotFoundError(f"there is no version {version}")
+        raw = self.get(number_key(VERSION, version))
+        if raw is None:
+            raise NotFoundError(f"there is no version {version}: dropped, or never made")
+        record = _version(raw)
+        if record.id != version:
+            raise CorruptionError(f"the record of version {version} says it is {record.id}")
+        return record
+
+    def put_version(self, record: VersionRecord) -> None:
+        self.put(number_key(VERSION, record.id), record.pack())
+
+    def add_version(self, record: VersionRecord) -> None:
+        self.put_version(record)
+        if record.parent != NO_VERSION:
+            self.put(child_key(record.parent, record.id), b"")
+
+    def remove_version(self, record: VersionRecord) -> None:
+        """Forget a version of at most one child, which becomes a child of its parent."""
+        for child in self.children(record.id):
+            self.delete(child_key(record.id, child))
+            self.put_version(evolve(self.version(child), parent=record.parent))
+            if record.parent != NO_VERSION:
+                self.put(child_key(record.parent, child), b"")
+        if record.parent != NO_VERSION:
+            self.delete(child_key(record.parent, record.id))
+        self.delete(number_key(VERSION, record.id))
+        self.delete(number_key(UNKEPT, record.id))
+
+    def children(self, version: VersionId) -> list[VersionId]:
+        rests = (split_version_key(key)[2] for key in self.keys(child_key(version)))
+        return [VersionId(int.from_bytes(rest, "big")) for rest in rests]
+
+    def versions(self) -> Iterator[VersionRecord]:
+        for key, raw in self.scan(VERSION):
+            if len(key) == VERSION_KEY_SIZE:
+                record = _version(raw)
+                if record.id != split_version_key(key)[0]:
+                    raise CorruptionError(f"version {record.id} lies under another's key")
+                yield record
+
+    def count_versions(self) -> int:
+        return sum(1 for key in self.keys(VERSION) if len(key) == VERSION_KEY_SIZE)
+
+    def kinship(self) -> Iterator[tuple[VersionId, bytes, bytes]]:
+        """Version, kind and rest of every record that belongs to a version."""
+        for key, _ in self.scan(VERSION):
+            if len(key) != VERSION_KEY_SIZE:
+                yield split_version_key(key)
+
+    # --------------------------------------------------------------------------------- names
+
+    def name(self, kind: bytes, name: str) -> NameRecord | None:
+        try:
+            raw = self.get(name_key(kind, name)) if len(name) <= MAX_NAME else None
+        except UnicodeEncodeError:
+            return None
+        return None if raw is None else NameRecord.unpack(raw)
+
+    def head(self, branch: str) -> VersionId:
+        """The newest version of a branch."""
+        if not isinstance(branch, str):
+            raise InvalidError(f"a branch is named by a string, not {type(branch).__name__}")
+        record = self.name(BRANCH, branch)
+        if record is None:
+            raise NotFoundError(f"there is no branch {branch!r}")
+        return record.version
+
+    def put_name(self, kind: bytes, name: str, record: NameRecord) -> VersionId:
+        """Let a name stand for a version; return what it stood for (0: nothing)."""
+        old = self.name(kind, name)
+        if old is not None:
+            self.delete(named_key(old.version, kind, name))
+        self.put(name_key(kind, name), record.pack())
+        self.put(named_key(record.version, kind, name), b"")
+        self.delete(number_key(UNKEPT, record.version))
+        return old.version if old else NO_VERSION
+
+    def remove_name(self, kind: bytes, name: str) -> VersionId:
+        old = self.name(kind, name)
+        if old is None:
+            raise NotFoundError(f"there is no {_KINDS[kind]} {name!r}")
+        self.delete(name_key(kind, name))
+        self.delete(named_key(old.version, kind, name))
+        return old.version
+
+    def check_free(self, name: str) -> None:
+        """Raise `ExistsError` if a snapshot or a branch has this name."""
+        for kind in (SNAPSHOT, BRANCH):
+            if self.name(kind, name) is not None:
+                raise ExistsError(f"there is a {_KINDS[kind]} {name!r} already")
+
+    def names(self, kind: bytes) -> Iterator[tuple[str, NameRecord]]:
+        for key, raw in self.scan(kind):
+            yield key_name(key[1:]), NameRecord.unpack(raw)
+
+    def names_after(self, kind: bytes, after: str, count: int) -> list[str]:
+        """Up to `count` names that sort behind `after` (by their bytes)."""
+        with self._txn.cursor() as cursor:
+            if not cursor.set_range(name_key(kind, after) + b"\0" * bool(after)):
+                return []
+            found = itertools.takewhile(lambda row: row[0][:1] == kind, cursor)
+            names = []
+            for key, value in itertools.islice(found, count):
+                unseal(bytes(key), bytes(value))  # a damaged key must not be taken for a name
+                names.append(key_name(bytes(key[1:])))
+            return names
+
+    def names_of(self, version: VersionId) -> list[tuple[bytes, str]]:
+        """Kind and name of everything that stands for a version."""
+        return [
+            (kind, key_name(split_version_key(key)[2]))
+            for kind in (SNAPSHOT, BRANCH)
+            for key in self.keys(named_key(version, kind))
+        ]
+
+    def is_named(self, version: VersionId) -> bool:
+        return any(self.has(named_key(version, kind)) for kind in (SNAPSHOT, BRANCH))
+
+    def resolve(self, ref: object) -> VersionRecord:
+        """Return the version that a name, an id or ``NAME~2`` refers to."""
+        if isinstance(ref, int) and not isinstance(ref, bool):
+            return self.version(VersionId(ref))
+        if not isinstance(ref, str):
+            raise InvalidError(
+                f"a version is named by a string, an id or a Version, not {type(ref).__name__}"
+            )
+        base, tilde, steps = ref.partition("~")
+        if tilde and steps and not (steps.isascii() and steps.isdigit()):
+            raise InvalidError(f"{ref!r}: '~' takes a number of ancestors")
+        record = self._resolve_name(base)
+        # more steps than there are versions say the same as any number that is too large
+        for _ in range(int(steps.lstrip("0")[:20] or "0") if steps else len(tilde)):
+            if record.parent == NO_VERSION:
+                raise NotFoundError(f"{ref!r}: version {record.id} has no kept ancestor")
+            record = self.version(record.parent)
+        return record
+
+    def _resolve_name(self, name: str) -> VersionRecord:
+        for kind in (SNAPSHOT, BRANCH):
+            found = self.name(kind, name) if name else None
+            if found is not None:
+                return self.version(found.version)
+        if name.isascii() and name.isdigit() and len(name) < 20:
+            return self.version(VersionId(int(name)))
+        raise NotFoundError(f"there is no snapshot or branch {name!r}")
+
+
+@functools.lru_cache(256)
+def _version(raw: bytes) -> VersionRecord:
+    record = VersionRecord.unpack(raw)
+    check_version(record)
+    return record
+
+
+_KINDS = {SNAPSHOT: "snapshot", BRANCH: "branch"}
