@@ -236,9 +236,11 @@ def _mark(free: np.ndarray[Any, Any], runs: np.ndarray[Any, Any], slots: int, va
     if len(runs) > FEW_RUNS:
         free[expand_runs(runs, slots)] = value
         return
+    left = slots
     for start, length in runs.tolist():
-        if start + length > slots:
-            raise CorruptionError("a list of free slots leads outside the arena")
+        left -= length
+        if start + length > slots or left < 0:
+            raise CorruptionError("a list of free slots leads outside the arena, or has one twice")
         free[start : start + length] = value
 
 

@@ -40,6 +40,7 @@ SMALL = {
     "FREE_CHUNK": 64,
     "LOG_RECORDS": 4,
     "SHORT_RUN": 4,
+    "FEW_RUNS": 2,
     "GROW_LEAST": 16,
     "LOOK_LEAST": 8,
     # wiring, workspace, compact
