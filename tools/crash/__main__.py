@@ -9,15 +9,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools.crash import deep, examine, own, rehearse, torture, workloads
+from tools.crash import deep, examine, own, recorder, rehearse, shim, torture, workloads
 from tools.crash.examine import Check, Share
-from tools.crash.recorder import recorder
 from tools.crash.rehearse import Record
 from tools.scratch import directory_in_memory
 
 
 def main() -> int:
     options = _options()
+    if why := options.missing():
+        print(f"nothing can be recorded here: {why}", file=sys.stderr)
+        return 2
     keep = Path(options.keep or tempfile.mkdtemp(prefix="pagestore-crash-"))
     seed = time.time_ns() % 1_000_000_000 if options.seed is None else options.seed
     print(f"seed {seed}; what fails is left in {keep}", flush=True)
@@ -33,28 +35,28 @@ def _options() -> argparse.Namespace:
     program.add_argument("work", metavar="MODULE:FUNCTION", help="work(path)")
     program.add_argument("--check", metavar="MODULE:FUNCTION", help="check(store); may raise")
     program.add_argument("--every", type=int, default=1, metavar="N", help="every N-th state")
-    program.set_defaults(run=_program)
+    program.set_defaults(run=_program, missing=recorder.missing)
     one = commands.add_parser("workload", help="crash one of the harness's own workloads")
     one.add_argument("name", help=f"one of {', '.join(workloads.FROM_NOTHING)}, or 'wander N'")
     one.add_argument("--state", type=int, metavar="N", help="only put this state into DIR")
-    one.set_defaults(run=_workload)
+    one.set_defaults(run=_workload, missing=recorder.missing)
     everything = commands.add_parser("torture", help="random workloads, crashes, faults, inputs")
     everything.add_argument("--seconds", type=float, default=600)
     everything.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    everything.set_defaults(run=_torture)
+    everything.set_defaults(run=_torture, missing=shim.missing)
     return parser.parse_args()
 
 
 def _program(options: argparse.Namespace, seed: int, keep: Path) -> int:
     sys.path.insert(0, os.getcwd())
     check = own.function(options.check) if options.check else None
-    with recorder() as record_of, directory_in_memory() as work:
+    with recorder.recorder() as record_of, directory_in_memory() as work:
         record = record_of(own.perform, options.work, *deep.fresh(work / "program"))
         return _report(record, seed, keep, Share(every=options.every), check)
 
 
 def _workload(options: argparse.Namespace, seed: int, keep: Path) -> int:
-    with recorder() as record_of, directory_in_memory() as work:
+    with recorder.recorder() as record_of, directory_in_memory() as work:
         record = record_of(rehearse.perform, options.name, *deep.fresh(work / "workload"))
         if options.state is None:
             return _report(record, seed, keep, Share(), None)

@@ -63,6 +63,11 @@ def compiler() -> str | None:
     return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
+def missing() -> str | None:
+    """Why the shim cannot be built; None if it can."""
+    return None if compiler() else "there is no C compiler (cc), and strace makes nothing fail"
+
+
 @functools.cache
 def build() -> Path:
     """Compile the shim; once a process, a tenth of a second."""
