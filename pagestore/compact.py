@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import frozen
 
 from pagestore.engine import Engine, Write
 from pagestore.errors import CorruptionError
@@ -140,7 +140,7 @@ def _move(engine: Engine, write: Write, versions: Iterable[VersionRecord], slots
     moves[slots] = target
     _rewrite(write.nodes, versions, moves)
     write.space.give(np.sort(slots))
-    write.records.meta = evolve(write.records.meta, moves=write.records.meta.moves + 1)
+    write.records.change_meta(moves=write.records.meta.moves + 1)
 
 
 def _copy(engine: Engine, slots: IntArray, target: IntArray, sums: SumArray) -> None:

@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from attrs import evolve
 
 from pagestore import kernel
 from pagestore.arena import Arena
@@ -128,7 +127,7 @@ class Write:
             slots = self._space.slots
             if slots > self.records.meta.slots and slots > self._engine.arena.durable:
                 self._engine.arena.sync()  # no slot is counted that a crash could cut off (I2)
-            self.records.meta = evolve(self.records.meta, slots=slots)
+            self.records.change_meta(slots=slots)
 
 
 class Engine:
@@ -246,6 +245,8 @@ class Engine:
                     self.space.committed(transaction)
                     self.sums.committed(transaction)
                     self._note_head(write.head, write.records.meta.next_version, transaction)
+                else:
+                    self.sums.committed(transaction - 1)
                 write.nodes.committed()
             if spare:
                 self._restore_ballast()

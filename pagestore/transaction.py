@@ -64,7 +64,7 @@ class Transaction:
         raw = self.get(META)
         if raw is None:
             raise CorruptionError("the catalog has no meta record: it was emptied or replaced")
-        self.meta = _meta(raw)
+        self._meta, self._changed = _meta(raw), dict[str, int]()
         last = self.id - writing
         if self.meta.transaction != last:
             raise CorruptionError(
@@ -129,10 +129,21 @@ class Transaction:
 
     # ------------------------------------------------------------------------------ counters
 
+    @property
+    def meta(self) -> Meta:
+        """The meta record as the transaction leaves it."""
+        if self._changed:
+            changes: Any = self._changed
+            self._meta, self._changed = evolve(self._meta, **changes), {}
+        return self._meta
+
+    def change_meta(self, **numbers: int) -> None:
+        """Give numbers of the meta record other values; merged when it is looked at."""
+        self._changed |= numbers
+
     def _next(self, counter: str) -> int:
-        value: int = getattr(self.meta, counter)
-        changed: Any = {counter: value + 1}
-        self.meta = evolve(self.meta, **changed)
+        value: int = self._changed.get(counter) or getattr(self._meta, counter)
+        self._changed[counter] = value + 1
         return value
 
     def new_version(self) -> VersionId:
@@ -150,7 +161,7 @@ class Transaction:
     def save_meta(self) -> None:
         """Have the meta record speak of this transaction, if it wrote anything (X2)."""
         if self.written:
-            self.meta = evolve(self.meta, transaction=self.id, records=self._sum % (1 << 64))
+            self.change_meta(transaction=self.id, records=self._sum % (1 << 64))
             value = seal(META, self.meta.pack())
             self.written += len(value)
             self._txn.put(META, value)

@@ -6,6 +6,7 @@ Starting Python and importing NumPy takes longer than most jobs; a fork does not
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import resource
@@ -112,6 +113,8 @@ def serve(descriptor: int) -> None:
     """Fork a child for each job that comes; the other end of the pipe says when it is over."""
     pipe, known = Connection(descriptor), shim.Shim()
     _warm_up()
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy every page that it looks at
     while True:
         try:
             work, args, record, plan = pipe.recv()
