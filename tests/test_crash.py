@@ -105,9 +105,9 @@ def crash_command(directory, work="books:work"):
     two_commits = '            with store.begin() as ws:\n                ws["debit"]'
     careless = program.replace('                ws["debit"]', two_commits)
     (directory / "careless.py").write_text(careless)
-    words = shlex.split(line.replace("tools.crash", f"tools.crash --keep {directory / 'bad'}"))
+    words = shlex.split(f"{line} --keep {directory / 'bad'} --every 4")
     return subprocess.run(
-        [sys.executable, *(w.replace("books:work", work) for w in words[1:]), "--every", "4"],
+        [sys.executable, *(w.replace("books:work", work) for w in words[1:])],
         cwd=directory, env=os.environ | {"PYTHONPATH": str(RELIABILITY.parents[1])},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip

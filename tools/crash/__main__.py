@@ -27,20 +27,27 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--seed", type=int, help="the same seed, the same states")
+    common.add_argument("--keep", metavar="DIR", help="where bad states are left")
     parser = argparse.ArgumentParser(prog="python -m tools.crash", description=__doc__)
-    parser.add_argument("--seed", type=int, help="the same seed, the same states")
-    parser.add_argument("--keep", metavar="DIR", help="where bad states are left")
-    commands = parser.add_subparsers(required=True)
-    program = commands.add_parser("program", help="record a program's workload and crash it")
+    commands = parser.add_subparsers(required=True, metavar="program|workload|torture")
+    program = commands.add_parser(
+        "program", parents=[common], help="record a program's workload and crash it"
+    )
     program.add_argument("work", metavar="MODULE:FUNCTION", help="work(path)")
     program.add_argument("--check", metavar="MODULE:FUNCTION", help="check(store); may raise")
     program.add_argument("--every", type=int, default=1, metavar="N", help="every N-th state")
     program.set_defaults(run=_program, missing=recorder.missing)
-    one = commands.add_parser("workload", help="crash one of the harness's own workloads")
+    one = commands.add_parser(
+        "workload", parents=[common], help="crash one of the harness's own workloads"
+    )
     one.add_argument("name", help=f"one of {', '.join(workloads.FROM_NOTHING)}, or 'wander N'")
     one.add_argument("--state", type=int, metavar="N", help="only put this state into DIR")
     one.set_defaults(run=_workload, missing=recorder.missing)
-    everything = commands.add_parser("torture", help="random workloads, crashes, faults, inputs")
+    everything = commands.add_parser(
+        "torture", parents=[common], help="random workloads, crashes, faults, inputs"
+    )
     everything.add_argument("--seconds", type=float, default=600)
     everything.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     everything.set_defaults(run=_torture, missing=shim.missing)

@@ -130,7 +130,7 @@ def _round(
     for plan, failed in deep.failed_sync_records(server, name, record, work, stride=4):
         since = deep.failing_point(failed)
         _look(failed, f"{name}, {plan}", seed, Share(since=since), keep, total)
-    for what, plan in _faults():
+    for what, plan in () if name in workloads.TWO_PROCESSES else _faults():
         first = rng.randint(1, FAULT_STRIDE)
         (work / "fault").mkdir(exist_ok=True)
         found = faults.sweep(

@@ -282,12 +282,14 @@ def recovery(course: Course) -> None:
     course.adopt()
     course.write("a", slice(0, 3), 70)
     course.commit_named("recovered")
-    course.write("a", [0, 2], 71)
+    course.write("a", [0, -1], 71)
     course.commit()
     course.delete_snapshot("recovered")
     course.close()
 
 
+TWO_PROCESSES = {"two_writers"}
+"""Those of which a second process would have to bear the faults: it is not made to."""
 AS_SHIPPED = {"creation", "growth"}
 """Those that run with the store's own constants; the others with small ones (`shrink`)."""
 
