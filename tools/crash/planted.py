@@ -30,8 +30,8 @@ from tools.damage.victim import Victim, wrong
 Patch = Callable[[], None]
 MOST_STATES = 400
 """Within how many crash states a planted bug must show."""
-MOST_INPUTS = 120
-"""Within how many bad inputs."""
+FEWEST_INPUTS, MOST_INPUTS = 120, 960
+"""Within how many bad inputs; fewer are tried first."""
 MOST_BEHIND = 80
 """States that are looked at behind one injected fault."""
 
@@ -99,22 +99,31 @@ def hunt(stage: Stage, bug: Bug, seed: int, work: Path) -> str | None:
 
 
 def _hunt_by_damage(stage: Stage, bug: Bug, seed: int, work: Path) -> str | None:
-    found: list[list[str]] = []
-    for name in (bug.name, "none"):
-        done = stage.run(try_bad_inputs, name, bug.part, seed, fresh(work / name)[0])
-        if done.error or done.signal:
-            raise AssertionError(done.error or f"died of signal {done.signal}")
-        found.append(done.result)
-    if found[1]:
-        raise AssertionError(f"without {bug.name!r}: {found[1]}")
-    return f"at {len(found[0])} of {MOST_INPUTS} bad inputs: {found[0][0]}" if found[0] else None
+    count = FEWEST_INPUTS
+    while count <= MOST_INPUTS:
+        found = _unnoticed(stage, bug.name, bug.part, seed, count, work)
+        if found:
+            without = _unnoticed(stage, "none", bug.part, seed, count, work)
+            if without:
+                raise AssertionError(f"without {bug.name!r}: {without}")
+            return f"at {len(found)} of {count} bad inputs: {found[0]}"
+        count *= 2
+    return None
 
 
-def try_bad_inputs(bug: str, part: str, seed: int, path: Path) -> list[str]:
+def _unnoticed(stage: Stage, bug: str, part: str, seed: int, count: int, work: Path) -> list[str]:
+    done = stage.run(try_bad_inputs, bug, part, seed, count, fresh(work / "damaged")[0])
+    if done.error or done.signal:
+        raise AssertionError(done.error or f"died of signal {done.signal}")
+    unnoticed: list[str] = done.result
+    return unnoticed
+
+
+def try_bad_inputs(bug: str, part: str, seed: int, count: int, path: Path) -> list[str]:
     """Damage a store that is read with a bug; say what went unnoticed."""
     _plant(bug)
     victim = Victim.make(path)
-    inputs = list(itertools.islice(victim.inputs(part, seed), MOST_INPUTS))
+    inputs = list(itertools.islice(victim.inputs(part, seed), count))
     results = victim.try_all(inputs)
     return [f"{inputs[i]}: {said[:200]}" for i, said in wrong(inputs, results)]
 
