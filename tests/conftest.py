@@ -39,7 +39,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     totals: Counter[str] = Counter()
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, ()):
-            totals.update({k: v for k, v in report.user_properties if isinstance(v, int)})
+            for what, count in report.user_properties:  # one may come several times in a test
+                if isinstance(count, int):
+                    totals[what] += count
     if not totals:
         return
     bugs, caught = totals.pop("planted bugs", 0), totals.pop("planted bugs caught", 0)
