@@ -386,11 +386,10 @@ int fdatasync(int fd) { return synced(fd, "fdatasync"); }
 
 /* ----------------------------------------------------------------------------- directories */
 
-static int opened(const char *call, int at, const char *name, int flags, mode_t mode)
+static int opened(int at, const char *name, int flags, mode_t mode)
 {
     char path[PATH_MAX];
     int (*real)(int, const char *, int, ...) = dlsym(RTLD_NEXT, "openat");
-    (void)call;
     if (!resolve(at, name, path) || !(flags & (O_CREAT | O_TRUNC)))
         return real(at, name, flags, mode);
     enter();
@@ -415,11 +414,11 @@ static int opened(const char *call, int at, const char *name, int flags, mode_t 
         va_end(rest);                                          \
     }
 
-int open(const char *name, int flags, ...) { MODE return opened("open", AT_FDCWD, name, flags, mode); }
-int open64(const char *name, int flags, ...) { MODE return opened("open", AT_FDCWD, name, flags | O_LARGEFILE, mode); }
-int openat(int at, const char *name, int flags, ...) { MODE return opened("openat", at, name, flags, mode); }
-int openat64(int at, const char *name, int flags, ...) { MODE return opened("openat", at, name, flags | O_LARGEFILE, mode); }
-int creat(const char *name, mode_t mode) { return opened("open", AT_FDCWD, name, O_CREAT | O_WRONLY | O_TRUNC, mode); }
+int open(const char *name, int flags, ...) { MODE return opened(AT_FDCWD, name, flags, mode); }
+int open64(const char *name, int flags, ...) { MODE return opened(AT_FDCWD, name, flags | O_LARGEFILE, mode); }
+int openat(int at, const char *name, int flags, ...) { MODE return opened(at, name, flags, mode); }
+int openat64(int at, const char *name, int flags, ...) { MODE return opened(at, name, flags | O_LARGEFILE, mode); }
+int creat(const char *name, mode_t mode) { return opened(AT_FDCWD, name, O_CREAT | O_WRONLY | O_TRUNC, mode); }
 
 static int removed(int kind, int at, const char *name, int flags)
 {
