@@ -68,7 +68,7 @@ def _check_file(where: Path, directory: int, name: str) -> None:
             return
         raise _refused(where / name, e) from e
     if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{where / name} is not a regular file: a store of a stranger must not")
+        raise FormatError(f"{where / name} is not a regular file: a store holds no other")
 
 
 def _check_arena(where: Path, directory: int) -> None:
