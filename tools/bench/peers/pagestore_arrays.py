@@ -1,0 +1,109 @@
+"""pagestore as its users use it: one long-lived workspace, NumPy writes, named versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pagestore
+from tools.bench.peers import PAGE, Key, Pages, Peer, Rows, total
+
+REGION = "a"
+
+
+class PagestoreArrays(Peer):
+    title = "pagestore"
+    settings = "durable (fdatasync, LMDB sync); page_size=4096; a snapshot per version"
+    packages = ("pagestore", "lmdb", "numpy")
+    imports = "pagestore"
+    start = """
+import sys, pagestore
+with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2]) as view:
+    print(view["a"][0])
+"""
+
+    def __init__(self, folder: Path, pages: int) -> None:
+        super().__init__(folder, pages)
+        self._count = 0
+        self._prefix = "v"
+
+    def load(self, chunks: Iterable[Rows]) -> Key:
+        self.store = pagestore.open(self.folder / "store", "x")
+        self._workspace = self.store.begin()
+        memory = self._workspace.create(REGION, shape=self.pages * PAGE, dtype="u1")
+        at = 0
+        for rows in chunks:
+            memory[at : at + rows.size] = rows.reshape(-1)
+            at += rows.size
+        self._use(memory)
+        return self.commit()
+
+    def open(self, *, readonly: bool = False) -> None:
+        self.store = pagestore.open(self.folder / "store", "r" if readonly else "r+")
+        if not readonly:
+            self._workspace = self.store.begin()
+            self._count = len(self.store.snapshots)
+            self._use(self._workspace[REGION])
+
+    def _use(self, memory: np.ndarray[Any, Any]) -> None:
+        self._rows = memory.reshape(self.pages, PAGE)
+
+    def change(self, pages: Pages, rows: Rows) -> None:
+        self._rows[pages] = rows
+
+    def commit(self) -> Key:
+        self._count += 1
+        key = f"{self._prefix}{self._count}"
+        self._workspace.snapshot(key)
+        return key
+
+    def reader(self, key: Key) -> View:
+        return View(self.store.view(key))
+
+    def branch(self, key: Key) -> None:
+        self._count += 1
+        name = f"branch{self._count}"
+        self.store.create_branch(name, at=key)
+        self._workspace.close()
+        self._workspace = self.store.begin(name)
+        self._use(self._workspace[REGION])
+
+    def diff(self, old: Key, new: Key) -> Pages:
+        found = [np.arange(c.start, c.stop) for c in self.store.diff(old, new)]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def delete_old(self) -> None:
+        newest = self.store.version("main").names
+        for name in list(self.store.snapshots):
+            if name not in newest:
+                self.store.delete_snapshot(name)
+        self.store.compact()
+
+    def close(self) -> None:
+        if hasattr(self, "_workspace"):
+            del self._rows
+            self._workspace.close()
+            del self._workspace
+        self.store.close()
+
+
+class View:
+    def __init__(self, view: pagestore.SnapshotView) -> None:
+        self._view = view
+        self.memory = view[REGION]
+
+    def read(self, pages: Pages) -> Rows:
+        rows: Rows = self.memory.reshape(-1, PAGE)[pages]
+        return rows
+
+    def scan(self) -> int:
+        return total(self.memory)
+
+    def close(self) -> None:
+        self._view.close()
+
+
+PEER = PagestoreArrays
