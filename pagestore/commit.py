@@ -16,10 +16,9 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from attrs import define, evolve, field
 
 from pagestore.arena import Arena
 from pagestore.diff import changed_pages, page_count
@@ -63,8 +62,7 @@ NO_PAGES: IntArray = np.empty(0, np.int64)
 NO_SUMS: SumArray = np.empty(0, np.uint64)
 
 
-@define
-class Placed:
+class Placed(NamedTuple):
     """Pages that lie in slots which no version refers to yet; sorted by page."""
 
     pages: IntArray = NO_PAGES
@@ -90,8 +88,7 @@ class Placed:
         return both.take(np.argsort(pages, kind="stable"))
 
 
-@define
-class RegionChange:
+class RegionChange(NamedTuple):
     """What a workspace did to one region since its base version.
 
     Attributes
@@ -114,11 +111,11 @@ class RegionChange:
 
     region: RegionRecord
     base: RegionRecord | None
-    memory: np.ndarray[Any, Any] | None = None
-    dirty: IntArray = NO_PAGES
-    flushed: Placed = field(factory=Placed)
-    kept: int = 0
-    reservations: list[int] = field(factory=list)
+    memory: np.ndarray[Any, Any] | None
+    dirty: IntArray
+    flushed: Placed
+    kept: int
+    reservations: list[int]
 
     @property
     def reshaped(self) -> bool:
@@ -138,14 +135,13 @@ class RegionChange:
         )
 
 
-@define
-class Committed:
+class Committed(NamedTuple):
     """A version that was made, and what the workspace must take over from other writers."""
 
     version: VersionRecord
     made: bool  # the version is new: the branch stands for it, and the name that was asked for
     pin: Pin  # taken before the commit: nobody can have dropped the version meanwhile
-    theirs: dict[str, list[Difference]] = field(factory=dict)
+    theirs: dict[str, list[Difference]]
 
 
 def commit(
@@ -252,10 +248,10 @@ class _Writer:
         """Return the region with a change put on top of what the head has."""
         write = self._write
         if onto is None:
-            onto = evolve(change.region, id=write.records.new_region(), table=_EMPTY, pages=0)
-            onto = evolve(onto, content=0)
+            onto = change.region._replace(id=write.records.new_region(), table=_EMPTY, pages=0)
+            onto = onto._replace(content=0)
         elif change.reshaped:
-            onto = evolve(onto, shape=change.region.shape, dtype=change.region.dtype)
+            onto = onto._replace(shape=change.region.shape, dtype=change.region.dtype)
         if change.base is not None and change.kept < page_count(change.base, self._arena.page_size):
             onto = self._cut(onto, change.kept)
         early = change.flushed
@@ -295,7 +291,7 @@ class _Writer:
         for gone in differences(nodes, region.table, table):
             lost, _, _ = expand(gone.olds())
             region = _account(region, self._before(region, lost), Placed())
-        return evolve(region, table=table)
+        return region._replace(table=table)
 
     def _really_new(self, early: Placed, before: Placed) -> Placed:
         """Leave out flushed pages that turned out to equal what is stored."""
@@ -312,7 +308,7 @@ class _Writer:
         new = singles(found.pages, found.slots, version)
         self._placed.append(found.take(found.slots != 0))
         region = _account(region, before, found)
-        return evolve(region, table=update(self._write.nodes, region.table, new, version))
+        return region._replace(table=update(self._write.nodes, region.table, new, version))
 
     def finish(self) -> None:
         """Make the pages durable, and note their checksums (M2)."""
@@ -336,7 +332,7 @@ def _account(region: RegionRecord, lost: Placed, gained: Placed) -> RegionRecord
         stored = placed.slots != 0
         pages += sign * int(np.count_nonzero(stored))
         content += sign * content_hash(placed.pages[stored], placed.sums[stored])
-    return evolve(region, pages=pages, content=content % (1 << 64))
+    return region._replace(pages=pages, content=content % (1 << 64))
 
 
 _EMPTY = RegionRecord(RegionId(0), "", np.dtype("u1"), ()).table

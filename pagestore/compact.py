@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from attrs import frozen
 
 from pagestore.engine import Engine, Write
 from pagestore.errors import CorruptionError
@@ -44,8 +43,7 @@ MOST_HOLES = 4  # a segment with more free runs than this is evacuated
 HOLE_BYTES = 1 << 20  # shorter holes are not worth punching
 
 
-@frozen
-class Compaction:
+class Compaction(NamedTuple):
     """What a compaction did.
 
     Attributes

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
-from attrs import frozen
 
 from pagestore.checksums import read_sums
 from pagestore.format import IntArray, Records, RegionRecord, VersionRecord, runs_of
 from pagestore.pagetable import Difference, Nodes, differences, expand
 
 
-@frozen
-class Change:
+class Change(NamedTuple):
     """A run of pages of a region that differs between two versions.
 
     Attributes

@@ -16,8 +16,6 @@ import contextlib
 import errno
 import functools
 import os
-import secrets
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -426,7 +424,7 @@ def create(path: Path, page_size: int, keep_all: bool) -> None:
     parent = path.parent
     if not parent.is_dir():
         raise NotFoundError(f"cannot create {path}: there is no directory {parent}")
-    temporary = parent / f".{path.name}.{secrets.token_hex(6)}"
+    temporary = parent / f".{path.name}.{os.urandom(6).hex()}"
     try:
         temporary.mkdir()
         _fill(temporary, page_size, keep_all)
@@ -439,15 +437,23 @@ def create(path: Path, page_size: int, keep_all: bool) -> None:
     except OSError as e:
         raise _refused(path, e) from e
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    """Take away a directory of files, if it is there."""
+    with contextlib.suppress(OSError):
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
 
 
 def _fill(path: Path, page_size: int, keep_all: bool) -> None:
     now = time.time_ns()
-    store_id = secrets.token_bytes(16)
+    store_id = os.urandom(16)
     # the transaction that makes the catalog is LMDB's first
     meta = Meta(store_id, page_size, keep_all, next_version=ROOT_VERSION + 1, transaction=1)
-    root = VersionRecord(ROOT_VERSION, NO_VERSION, now, keep_all, "")
+    root = VersionRecord(ROOT_VERSION, NO_VERSION, now, keep_all, "", {})
     Arena.create(path / ARENA, Superblock(page_size, store_id, now))
     Catalog.create(path / CATALOG, meta)
     catalog = Catalog(path / CATALOG, writable=True)

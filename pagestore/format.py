@@ -15,11 +15,10 @@ import functools
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NewType, Protocol
+from typing import Any, Final, NamedTuple, NewType, Protocol
 
 import numpy as np
 import xxhash
-from attrs import field, frozen
 
 from pagestore.errors import CorruptionError, FormatError, InvalidError
 
@@ -211,8 +210,7 @@ _HEAD = struct.Struct("<QQQ16s")
 SUPERBLOCK_SIZE: Final = MIN_PAGE
 
 
-@frozen
-class Superblock:
+class Superblock(NamedTuple):
     """Slot 0: what this file is. Written once, when the store is created."""
 
     page_size: int
@@ -241,8 +239,7 @@ class Superblock:
         return cls(page_size, store_id, created)
 
 
-@frozen
-class HeadCopy:
+class HeadCopy(NamedTuple):
     """The newest version, written beside the superblock: unmasks a catalog that went back.
 
     `transaction` is LMDB's number of the last one: names come and go without a new version.
@@ -273,8 +270,7 @@ SEAL_OFFSET: Final = 1536
 _SEAL = struct.Struct("<Q16s")
 
 
-@frozen
-class CatalogSeal:
+class CatalogSeal(NamedTuple):
     """Size and XXH3-128 of the catalog file as the last process to leave it left it."""
 
     size: int
@@ -298,8 +294,7 @@ class CatalogSeal:
 _META = struct.Struct("<I16sIBQQQQQQQQ")
 
 
-@frozen
-class Meta:
+class Meta(NamedTuple):
     """The one record that every write transaction rewrites: identity and counters."""
 
     store_id: bytes
@@ -337,16 +332,14 @@ class Meta:
         return cls(values[0], values[1], bool(values[2]), *values[3:])
 
 
-@frozen
-class NodeRef:
+class NodeRef(NamedTuple):
     """A page-table node and its birth: the version that wrote it."""
 
     node: NodeId
     birth: VersionId
 
 
-@frozen
-class Table:
+class Table(NamedTuple):
     """A page table: the root of a radix tree `height` levels above its leaves."""
 
     root: NodeRef | None = None
@@ -356,8 +349,7 @@ class Table:
 _REGION = struct.Struct("<QQQBQQHHB")
 
 
-@frozen
-class RegionRecord:
+class RegionRecord(NamedTuple):
     """A region as one version has it."""
 
     id: RegionId
@@ -409,8 +401,7 @@ class RegionRecord:
 _VERSION = struct.Struct("<QQq?16sII")
 
 
-@frozen
-class VersionRecord:
+class VersionRecord(NamedTuple):
     """One committed state. Only `parent` ever changes: to the nearest ancestor that is kept."""
 
     id: VersionId
@@ -418,7 +409,7 @@ class VersionRecord:
     time: int  # nanoseconds since the epoch, UTC
     keep: bool  # history="all" keeps it until it expires
     message: str
-    regions: dict[str, RegionRecord] = field(factory=dict)
+    regions: dict[str, RegionRecord]
 
     def root(self) -> bytes:
         """Root hash: changes with any page, shape, dtype or name of the version."""
@@ -464,8 +455,7 @@ class VersionRecord:
 _NAME = struct.Struct("<Qq")
 
 
-@frozen
-class NameRecord:
+class NameRecord(NamedTuple):
     """What a snapshot or branch name stands for."""
 
     version: VersionId
@@ -537,17 +527,19 @@ RUN_REF = np.dtype([("node", "<u8"), ("birth", "<u8"), ("count", "<u4")])
 BRANCH_REF = np.dtype([("node", "<u8"), ("birth", "<u8")])
 
 
-@frozen(eq=False)
 class Extents:
     """Runs of pages that lie in runs of slots, sorted by page; a run at slot 0 is zeros.
 
     Four columns of int64: first page, length in pages, first slot, birth.
     """
 
-    page: IntArray
-    length: IntArray
-    slot: IntArray
-    birth: IntArray
+    __slots__ = ("birth", "length", "page", "slot")
+
+    def __init__(self, page: IntArray, length: IntArray, slot: IntArray, birth: IntArray) -> None:
+        self.page = page
+        self.length = length
+        self.slot = slot
+        self.birth = birth
 
     def __len__(self) -> int:
         return len(self.page)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from attrs import field, frozen
 
 from pagestore.format import RegionRecord, VersionRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@frozen
-class Region:
+class Region(NamedTuple):
     """A named array of a version.
 
     Attributes
@@ -38,8 +36,7 @@ class Region:
         return cls(record.name, record.dtype, record.shape, record.nbytes)
 
 
-@frozen
-class Version:
+class Version(NamedTuple):
     """One committed state of a store.
 
     Attributes
@@ -61,7 +58,14 @@ class Version:
     time: datetime
     message: str
     names: tuple[str, ...]
-    regions: Mapping[str, Region] = field(repr=False, eq=False, hash=False)
+    regions: Mapping[str, Region]
+
+    def __hash__(self) -> int:
+        return hash(self[:-1])
+
+    def __repr__(self) -> str:
+        shown = zip(self._fields[:-1], self, strict=False)
+        return f"Version({', '.join(f'{name}={value!r}' for name, value in shown)})"
 
     @classmethod
     def of(cls, record: VersionRecord, names: Iterable[str], message: str = "") -> Version:

@@ -20,13 +20,11 @@ import platform
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
-import attrs
 import numpy as np
-import numpy.typing as npt
 
-Ranges: TypeAlias = npt.NDArray[np.int64]
+Ranges: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 """Shape (n, 2): half-open, rising, disjoint ranges of system pages."""
 
 PAGE_SIZE: Final = mmap.PAGESIZE
@@ -291,7 +289,7 @@ _SWAPPED_OR_PRESENT: Final = 0b110
 _FILE_OR_SHARED: Final = 0b001
 
 
-def pagemap_private(address: int, nbytes: int) -> npt.NDArray[np.bool_]:
+def pagemap_private(address: int, nbytes: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which pages of a private mapping this process has its own copy of.
 
     A page of zeros that was only read counts too where nothing but zeros is mapped. Not for a
@@ -458,8 +456,7 @@ def _possible_limit_files(memberships: str) -> Iterator[Path]:
 # ---------------------------------------------------------------- what this kernel offers
 
 
-@attrs.frozen
-class Capabilities:
+class Capabilities(NamedTuple):
     """What works here, found out by doing it; `reasons` says what is wrong with the rest."""
 
     userfault: bool

@@ -21,10 +21,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from attrs import define, field, frozen
 
 from pagestore.bounds import check_extents, check_refs
 from pagestore.errors import CorruptionError
@@ -63,8 +62,7 @@ DENSE_PAGES = 1 << 22  # in all painted leaves together: 64 MiB of memory
 DENSE = 1 << 13  # extents: from here on a leaf's pages are painted one by one
 
 
-@frozen(eq=False)
-class Leaf:
+class Leaf(NamedTuple):
     """A decoded leaf: newest extents, then references to older runs, newest first."""
 
     inline: Extents
@@ -127,8 +125,7 @@ class DenseLeaves:
             self.put(new, painted.over(extents))
 
 
-@frozen(eq=False)
-class Painted:
+class Painted(NamedTuple):
     """Slot (-1: never written, 0: zeros) and birth of every page from a leaf's first on."""
 
     slot: IntArray
@@ -171,17 +168,24 @@ def _weight(value: Leaf | Extents) -> int:
     return 64 + (len(value) if isinstance(value, Extents) else len(value.inline))
 
 
-@define
 class Nodes:
     """Page-table nodes seen through one transaction."""
 
-    records: Records
-    cache: NodeCache
-    moves: int
-    new_id: Callable[[], NodeId] | None = None  # None: read-only
-    dense: DenseLeaves | None = None
-    _replaced: dict[int, tuple[int, Extents]] = field(factory=dict)
-    _fresh: dict[int, Leaf | Extents] = field(factory=dict)
+    def __init__(
+        self,
+        records: Records,
+        cache: NodeCache,
+        moves: int,
+        new_id: Callable[[], NodeId] | None = None,
+        dense: DenseLeaves | None = None,
+    ) -> None:
+        self.records = records
+        self.cache = cache
+        self.moves = moves
+        self.new_id = new_id  # None: read-only
+        self.dense = dense
+        self._replaced: dict[int, tuple[int, Extents]] = {}
+        self._fresh: dict[int, Leaf | Extents] = {}
 
     def leaf(self, node: int) -> Leaf:
         found = self._decoded(node, _leaf)
@@ -577,16 +581,26 @@ def _truncate(
 # ----------------------------------------------------------------------------------- comparing
 
 
-@frozen(eq=False)
 class Difference:
     """Pages that two tables place differently: columns of int64, sorted by page."""
 
-    page: IntArray
-    length: IntArray
-    old_slot: IntArray
-    old_birth: IntArray
-    new_slot: IntArray
-    new_birth: IntArray
+    __slots__ = ("length", "new_birth", "new_slot", "old_birth", "old_slot", "page")
+
+    def __init__(
+        self,
+        page: IntArray,
+        length: IntArray,
+        old_slot: IntArray,
+        old_birth: IntArray,
+        new_slot: IntArray,
+        new_birth: IntArray,
+    ) -> None:
+        self.page = page
+        self.length = length
+        self.old_slot = old_slot
+        self.old_birth = old_birth
+        self.new_slot = new_slot
+        self.new_birth = new_birth
 
     def __len__(self) -> int:
         return len(self.page)
@@ -603,14 +617,13 @@ class Difference:
         return Difference(*(c[index] for c in columns + news))
 
 
-@frozen
-class _Side:
+class _Side(NamedTuple):
     """A subtree of one of the tables that are compared; it may be lower than its place."""
 
     node: int
     birth: int
     height: int
-    once: Once = field(factory=Once, eq=False)  # of its whole table
+    once: Once  # of its whole table
 
 
 def differences(
@@ -626,7 +639,7 @@ def differences(
 
 def _side(table: Table) -> _Side | None:
     root = table.root
-    return None if root is None else _Side(root.node, root.birth, table.height)
+    return None if root is None else _Side(root.node, root.birth, table.height, Once())
 
 
 def _differences(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
-from attrs import frozen
 
 from pagestore.engine import Engine
 from pagestore.format import BRANCH, RESERVED, SNAPSHOT, VersionRecord, unpack_runs
@@ -15,8 +15,7 @@ from pagestore.space import load
 from pagestore.transaction import Transaction
 
 
-@frozen
-class VersionStats:
+class VersionStats(NamedTuple):
     """What one named version holds.
 
     Attributes
@@ -34,8 +33,7 @@ class VersionStats:
     exclusive_bytes: int
 
 
-@frozen
-class Stats:
+class Stats(NamedTuple):
     """What a store holds; sizes in bytes.
 
     Attributes

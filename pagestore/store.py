@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from attrs import evolve
-
 from pagestore import diff as _diff
 from pagestore import stats as _stats
 from pagestore.compact import Compaction, compact
@@ -285,7 +283,7 @@ class Store:
             records = write.records
             old = [r for r in records.versions() if r.keep and r.time < limit]
             for record in old:
-                records.put_version(evolve(records.version(record.id), keep=False))
+                records.put_version(records.version(record.id)._replace(keep=False))
             return drop_unkept(engine, write, [r.id for r in old])
 
     @property

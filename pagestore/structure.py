@@ -10,11 +10,10 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import lmdb.verify
 import numpy as np
-from attrs import frozen
 
 _verify: Callable[..., list[str]] = lmdb.verify.verify  # py-lmdb gives it no types
 
@@ -31,8 +30,7 @@ _LAST = struct.Struct("<QQ")  # last page, transaction
 FREE_FLAGS = 0x77  # none of them is ever set for the tree of free pages
 
 
-@frozen
-class _Tree:
+class _Tree(NamedTuple):
     """What a meta page says of a tree."""
 
     flags: int
@@ -40,8 +38,7 @@ class _Tree:
     root: int
 
 
-@frozen
-class _Meta:
+class _Meta(NamedTuple):
     page_size: int
     trees: tuple[_Tree, _Tree]  # of free pages, of records
     last_page: int

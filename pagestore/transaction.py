@@ -17,7 +17,6 @@ from typing import Any
 
 import lmdb
 import numpy as np
-from attrs import evolve
 
 from pagestore.bounds import check_meta, check_version
 from pagestore.errors import CorruptionError, ExistsError, InvalidError, NotFoundError
@@ -134,7 +133,7 @@ class Transaction:
         """The meta record as the transaction leaves it."""
         if self._changed:
             changes: Any = self._changed
-            self._meta, self._changed = evolve(self._meta, **changes), {}
+            self._meta, self._changed = self._meta._replace(**changes), {}
         return self._meta
 
     def change_meta(self, **numbers: int) -> None:
@@ -204,7 +203,7 @@ class Transaction:
         """Forget a version of at most one child, which becomes a child of its parent."""
         for child in self.children(record.id):
             self.delete(child_key(record.id, child))
-            self.put_version(evolve(self.version(child), parent=record.parent))
+            self.put_version(self.version(child)._replace(parent=record.parent))
             if record.parent != NO_VERSION:
                 self.put(child_key(record.parent, child), b"")
         if record.parent != NO_VERSION:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from attrs import define, field, frozen
 
 from pagestore import kernel
 from pagestore.arena import Arena
@@ -50,8 +49,7 @@ LITTLE_MEMORY = 1 << 26  # bytes: any machine has as much
 BYTES_A_SLOT = 32  # of memory: some flags, and where all are in use its number and checksum
 
 
-@frozen
-class Finding:
+class Finding(NamedTuple):
     """Something that is not as it must be.
 
     Attributes
@@ -68,15 +66,15 @@ class Finding:
     what: str
 
 
-@define
 class _Walk:
-    records: Transaction
-    nodes: Nodes
-    arena: Arena
-    versions: dict[VersionId, VersionRecord] = field(factory=dict)
-    children: Counter[VersionId] = field(factory=Counter)
-    referred: Any = None  # one bool a slot: some version refers to it
-    live_nodes: set[int] = field(factory=set)
+    def __init__(self, records: Transaction, nodes: Nodes, arena: Arena) -> None:
+        self.records = records
+        self.nodes = nodes
+        self.arena = arena
+        self.versions: dict[VersionId, VersionRecord] = {}
+        self.children: Counter[VersionId] = Counter()
+        self.referred: Any = None  # one bool a slot: some version refers to it
+        self.live_nodes: set[int] = set()
 
 
 def check(engine: Engine, *, data: bool) -> Iterator[Finding]:

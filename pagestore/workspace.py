@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from attrs import evolve
 
 from pagestore import kernel
 from pagestore.commit import Committed, RegionChange, check_conflicts, commit, differing
@@ -195,7 +194,7 @@ class Workspace(View):
         """
         with self._lock:
             draft = self._draft(name)
-            region = evolve(draft.region, shape=_shape(shape))
+            region = draft.region._replace(shape=_shape(shape))
             self._check_size(region)
             draft.resize(region)
             return draft.array()
@@ -407,7 +406,7 @@ class Workspace(View):
                 if change.kept < page_count(change.base, self._page_size):
                     draft.kept = change.kept
                 if change.reshaped:
-                    draft.region = evolve(draft.region, shape=change.region.shape)
+                    draft.region = draft.region._replace(shape=change.region.shape)
 
     # ------------------------------------------------------------------- going back, leaving
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import lmdb
 import pytest
-from attrs import evolve
 
 import pagestore
 from pagestore import CorruptionError
@@ -448,7 +447,7 @@ def test_records_lost_without_a_trace(made):
             txn.delete(key)
             if key != META:
                 meta = Meta.unpack(unseal(META, txn.get(META)))
-                txn.put(META, seal(META, evolve(meta, transaction=txn.id()).pack()))
+                txn.put(META, seal(META, meta._replace(transaction=txn.id()).pack()))
 
     results = lose_each_record(made, lose)
     assert_noticed(results.values())

@@ -8,7 +8,6 @@ import struct
 
 import numpy as np
 import pytest
-from attrs import evolve
 
 import pagestore
 from pagestore import CorruptionError, FullError, PagestoreError, space
@@ -80,8 +79,8 @@ def versions(path):
 def newest(path, **changes):
     """Write the newest version anew, with changes to its region."""
     version = versions(path)[-1]
-    region = evolve(version.regions["a"], **changes)
-    made = evolve(version, regions={"a": region})
+    region = version.regions["a"]._replace(**changes)
+    made = version._replace(regions={"a": region})
     rewrite(path / CATALOG, {number_key(VERSION, version.id): made.pack()})
 
 
@@ -124,7 +123,7 @@ def assert_refused(path, *words):
 def test_a_version_whose_parent_is_not_older(path, more):
     """`log` and ``main~1000000`` would go round for ever."""
     version = versions(path)[-1]
-    made = evolve(version, parent=version.id + more)
+    made = version._replace(parent=version.id + more)
     key = number_key(VERSION, version.id)
     rewrite(path / CATALOG, {key: made.pack(), child_key(made.parent, version.id): b""})
     assert_refused(path, "not older")
@@ -248,8 +247,8 @@ def test_a_table_that_very_many_versions_have(path):
     leaf = pack_leaf(Extents(pages, one, one, one), np.zeros(0, RUN_REF))
     changes = {number_key(NODE, version.regions["a"].table.root.node): leaf}
     for i in range(1000, 6000):
-        changes[number_key(VERSION, i)] = evolve(version, id=i, parent=0, keep=True).pack()
-    changes[META] = evolve(Meta.unpack(load(path / CATALOG)[META]), next_version=9000).pack()
+        changes[number_key(VERSION, i)] = version._replace(id=i, parent=0, keep=True).pack()
+    changes[META] = Meta.unpack(load(path / CATALOG)[META])._replace(next_version=9000).pack()
     rewrite(path / CATALOG, changes)
     assert "another table's too" in outcome(lambda: check(path))
 
@@ -324,7 +323,7 @@ def test_a_log_of_very_many_records(path):
 @pytest.mark.parametrize("slots", [0, (1 << 46) + 1, (1 << 64) - 1])
 def test_slots_that_an_arena_cannot_have(path, slots):
     raw = load(path / CATALOG)[META]
-    rewrite(path / CATALOG, {META: evolve(Meta.unpack(raw), slots=slots).pack()})
+    rewrite(path / CATALOG, {META: Meta.unpack(raw)._replace(slots=slots).pack()})
     for use in (read, check):
         said = outcome(lambda use=use: use(path))
         assert said.startswith("CorruptionError: "), said
@@ -336,7 +335,7 @@ def test_an_arena_that_is_longer_than_memory_can_tell(path):
     with (path / ARENA).open("r+b") as file:
         file.truncate(slots * PAGE)
     raw = load(path / CATALOG)[META]
-    rewrite(path / CATALOG, {META: evolve(Meta.unpack(raw), slots=slots).pack()})
+    rewrite(path / CATALOG, {META: Meta.unpack(raw)._replace(slots=slots).pack()})
     with pagestore.open(path, "r") as store, pytest.raises(FullError, match="memory"):
         list(store.check())
 
@@ -344,7 +343,7 @@ def test_an_arena_that_is_longer_than_memory_can_tell(path):
 @pytest.mark.parametrize("page_size", [0, 3, 512, 4097, 1 << 22, 1 << 31])
 def test_a_page_size_that_no_store_has(path, page_size):
     raw = (path / ARENA).read_bytes()
-    block = evolve(Superblock.unpack(raw, "arena"), page_size=page_size).pack()
+    block = Superblock.unpack(raw, "arena")._replace(page_size=page_size).pack()
     (path / ARENA).write_bytes(block + raw[len(block) :])
     assert_refused(path, "pages cannot have")
 

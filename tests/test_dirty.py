@@ -281,16 +281,16 @@ def test_trackers_of_a_process_share_one_descriptor() -> None:
 
 
 @needs_userfault
-def test_a_refusal_never_loses_a_write(region: Region, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_never_loses_a_write(region: Region) -> None:
     tracker = dirty.choose("userfault")
     region.watch(tracker)
     region.pages[1, 0] = 1
     region.lay(50, 10)
     region.pages[99, 0] = 1
-    ranges = tracker.written(region.address, len(region.memory))
+    with pytest.warns(RuntimeWarning, match="PAGEMAP_SCAN"):
+        ranges = tracker.written(region.address, len(region.memory))
     assert ranges.tolist() == [[0, PAGES]]
     assert not tracker.exact
-    assert "PAGEMAP_SCAN" in caplog.text
     assert tracker.pending(region.address, len(region.memory)) == PAGES
 
 
@@ -300,7 +300,7 @@ def test_a_refusal_never_loses_a_write(region: Region, caplog: pytest.LogCapture
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def only(**missing: str) -> None:
-        found = attrs.evolve(kernel.probe(), reasons=missing)
+        found = kernel.probe()._replace(reasons=missing)
         monkeypatch.setattr(kernel, "probe", lambda: found)
 
     return only

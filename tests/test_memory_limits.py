@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from attrs import evolve
 
 import pagestore
 from pagestore import BrokenError, FullError, kernel, wiring
@@ -159,7 +158,7 @@ def state(store):
     """Names and what they stand for, by the hashes that `check` compares with the contents."""
     with store._shared.read() as (records, _):
         return {
-            name: evolve(records.version(found.version), time=0).root()
+            name: records.version(found.version)._replace(time=0).root()
             for kind in (SNAPSHOT, BRANCH)
             for name, found in records.names(kind)
         }

@@ -10,15 +10,13 @@ being exact, for good, and reports everything: a write is never left out.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
+import warnings
 
 import numpy as np
 
 from pagestore import kernel
-
-_log = logging.getLogger(__name__)
 
 
 class UserfaultTracker:
@@ -69,7 +67,11 @@ class UserfaultTracker:
         if self._userfault.forked:
             raise error
         self._exact = False
-        _log.warning("written pages are no longer tracked, all are compared: %s", error)
+        warnings.warn(
+            f"written pages are no longer tracked, all are compared: {error}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 _lock = threading.Lock()

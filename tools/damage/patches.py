@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from pagestore.engine import ARENA, CATALOG
 from pagestore.format import (
@@ -192,7 +192,7 @@ def hostile_headers(life: Life) -> Generator:
 
     def make(rng: random.Random) -> Damage:
         numbers = [rng.choice(NUMBERS) for _ in range(3)]
-        block = evolve(now, page_size=rng.choice(SIZES), created=rng.choice((0, -1)))
+        block = now._replace(page_size=rng.choice(SIZES), created=rng.choice((0, -1)))
         head = HeadCopy(VersionId(numbers[0]), numbers[1], numbers[2], rng.randbytes(16))
         seal = CatalogSeal(rng.choice((*NUMBERS, len(life.now[CATALOG]))), rng.randbytes(16))
         offset, raw = rng.choice(

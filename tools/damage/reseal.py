@@ -13,7 +13,7 @@ from pathlib import Path
 
 import lmdb
 import numpy as np
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from pagestore.engine import ARENA
 from pagestore.format import (
@@ -197,14 +197,14 @@ def _with_region(
     version = rng.choice([v for v in _versions(records) if v.regions])
     name = rng.choice(sorted(version.regions))
     region = change(version.regions[name])
-    made = evolve(version, regions=version.regions | {name: region})
+    made = version._replace(regions=version.regions | {name: region})
     return {number_key(VERSION, version.id): made.pack()}
 
 
 def _parent(records: Records, rng: random.Random) -> Changes:
     version = rng.choice(_versions(records))
     parent = rng.choice((version.id, version.id + 1, *(v.id for v in _versions(records)), 1 << 46))
-    return {number_key(VERSION, version.id): evolve(version, parent=VersionId(parent)).pack()}
+    return {number_key(VERSION, version.id): version._replace(parent=VersionId(parent)).pack()}
 
 
 def _root(records: Records, rng: random.Random) -> Changes:
@@ -212,17 +212,17 @@ def _root(records: Records, rng: random.Random) -> Changes:
     nodes = [int.from_bytes(k[1:], "big") for k in records if k[:1] == NODE]
     root = NodeRef(NodeId(rng.choice((*nodes, 1 << 40))), VersionId(rng.choice((0, 1, 5, 1 << 40))))
     height = rng.choice((0, 1, 2, 4, 5, 200, 255))
-    return _with_region(records, rng, lambda r: evolve(r, table=Table(root, height)))
+    return _with_region(records, rng, lambda r: r._replace(table=Table(root, height)))
 
 
 def _shape(records: Records, rng: random.Random) -> Changes:
     shape = tuple(rng.choice((*HUGE, 3)) for _ in range(rng.choice((0, 1, 2, 3, 65, 255))))
-    return _with_region(records, rng, lambda r: evolve(r, shape=shape))
+    return _with_region(records, rng, lambda r: r._replace(shape=shape))
 
 
 def _counts(records: Records, rng: random.Random) -> Changes:
     pages = rng.choice(HUGE)
-    return _with_region(records, rng, lambda r: evolve(r, pages=pages))
+    return _with_region(records, rng, lambda r: r._replace(pages=pages))
 
 
 def _dtype(records: Records, rng: random.Random) -> Changes:
@@ -271,7 +271,7 @@ def _circle(records: Records, rng: random.Random) -> Changes:
         changes[number_key(NODE, node)] = pack_branch(children)
     if rng.random() < 0.5:
         table = Table(NodeRef(NodeId(branches[0]), VersionId(2)), rng.choice((3, 4)))
-        changes |= _with_region(records, rng, lambda r: evolve(r, table=table))
+        changes |= _with_region(records, rng, lambda r: r._replace(table=table))
     return changes
 
 
@@ -285,7 +285,7 @@ def _ladder(records: Records, rng: random.Random) -> Changes:
         children["node"], children["birth"] = below, 2
         changes[number_key(NODE, node)] = pack_branch(children)
     table = Table(NodeRef(NodeId(first), VersionId(2)), len(nodes))
-    return changes | _with_region(records, rng, lambda r: evolve(r, table=table, shape=(1 << 40,)))
+    return changes | _with_region(records, rng, lambda r: r._replace(table=table, shape=(1 << 40,)))
 
 
 def _piles(records: Records, rng: random.Random) -> Changes:
@@ -350,7 +350,7 @@ def _meta(records: Records, rng: random.Random) -> Changes:
     )
     most = (1 << 32) - 1 if name == "page_size" else (1 << 64) - 1
     value = rng.choice((*HUGE, meta.slots + 1, meta.slots - 1))
-    return {META: evolve(meta, **{name: min(value, most)}).pack()}  # type: ignore[arg-type]
+    return {META: meta._replace(**{name: min(value, most)}).pack()}  # type: ignore[arg-type]
 
 
 def _slot_lists(records: Records, rng: random.Random) -> Changes:
