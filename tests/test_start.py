@@ -8,7 +8,7 @@ SLOW = {"asyncio", "dataclasses", "hashlib", "json", "logging", "secrets", "shut
 
 def loaded_by_importing_it() -> set[str]:
     """Top-level modules that importing pagestore loads, and NumPy does not."""
-    script = "import numpy, sys; had = set(sys.modules); import pagestore; print(*set(sys.modules) - had)"
+    script = "import numpy, sys; n = {*sys.modules}; import pagestore; print(*{*sys.modules} - n)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return {name.partition(".")[0] for name in run.stdout.split()}
 
