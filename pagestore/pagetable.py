@@ -311,11 +311,29 @@ def flatten(stack: Sequence[Extents], *, keep_zeros: bool = False) -> Extents:
 
 
 def _flatten_dense(stack: Sequence[Extents], *, keep_zeros: bool) -> Extents:
-    """Overlay many extents by painting every page: faster than sorting once most are short."""
-    painted = Painted.of(stack)
-    page = np.flatnonzero(painted.slot >= 0 if keep_zeros else painted.slot > 0)
-    one = np.ones(len(page), np.int64)
-    return join_up(Extents(page, one, painted.slot[page], painted.birth[page]))
+    """Overlay many extents by painting on every page which one it has: faster than sorting once
+    most are short. Small numbers, since what costs is memory that is touched for the first time.
+    """
+    every = Extents.join(stack)
+    ends = [int(run.page[-1] + run.length[-1]) for run in stack]
+    owner = np.full(max(ends) + 2, -1, np.int32)  # of page - 1: none at either end
+    first = len(every)
+    for run in reversed(stack):
+        first -= len(run)
+        index = np.arange(first, first + len(run), dtype=np.int32)
+        offset = run.page - (np.cumsum(run.length) - run.length) + 1
+        page = np.repeat(offset.astype(np.int32), run.length)
+        page += np.arange(len(page), dtype=np.int32)
+        owner[page] = np.repeat(index, run.length)
+    edge = np.flatnonzero(owner[1:] != owner[:-1])
+    who, start, length = owner[edge[:-1] + 1], edge[:-1], np.diff(edge)
+    known = who >= 0
+    who, start, length = who[known], start[known], length[known]
+    slot = every.slot[who]
+    stored = slot != 0
+    slot = np.where(stored, slot + (start - every.page[who]), 0)
+    flat = Extents(start, length, slot, every.birth[who])
+    return join_up(flat if keep_zeros or stored.all() else flat.take(stored))
 
 
 def resolve(stack: Sequence[Extents], pages: IntArray) -> tuple[IntArray, IntArray, Any]:
@@ -350,6 +368,8 @@ def join_up(e: Extents) -> Extents:
     follows &= np.where(
         zero[:-1], zero[1:], ~zero[1:] & (e.slot[:-1] + e.length[:-1] == e.slot[1:])
     )
+    if not follows.any():
+        return e
     heads = np.flatnonzero(np.concatenate(([True], ~follows)))
     last = np.concatenate((heads[1:], [len(e)])) - 1
     return Extents(e.page[heads], end[last] - e.page[heads], e.slot[heads], e.birth[heads])
