@@ -71,6 +71,12 @@ class Peer(ABC):
         and prints the value of the region's first byte. Empty: left out.
     imports : str
         The module whose import is timed.
+    kind : str
+        "versions"; "unversioned" for what keeps none; "limit".
+    keeps_old : bool
+        Whether an old version can be read; otherwise `reader` opens the newest.
+    works : tuple of str
+        What is measured of it; empty: everything.
     """
 
     title: ClassVar[str]
@@ -79,6 +85,9 @@ class Peer(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     start: ClassVar[str] = ""
     imports: ClassVar[str] = ""
+    kind: ClassVar[str] = "versions"
+    keeps_old: ClassVar[bool] = True
+    works: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, folder: Path, pages: int) -> None:
         self.folder = folder
@@ -128,8 +137,18 @@ class Peer(ABC):
         raise Lacks("does not say what changed")
 
     def delete_old(self) -> None:
-        """Delete every version but the newest, and give their space back to the file system."""
+        """Delete every version but the newest; their space can be used again by the store."""
         raise Lacks("does not delete versions")
+
+    def give_back(self) -> None:  # noqa: B027
+        """After `delete_old`: give back to the file system what is free, where that takes more."""
+
+    def prepare(self, count: int) -> None:  # noqa: B027
+        """Before commits of so many pages are timed: what a running store has done already."""
+
+    def reserved(self) -> int:
+        """Bytes of `used` that are set aside for later and hold nothing yet."""
+        return 0
 
     def used(self) -> int:
         """Bytes that it takes on the disk."""
@@ -142,9 +161,9 @@ def total(rows: np.ndarray[Any, Any]) -> int:
 
 
 def allocated(path: Path) -> int:
-    """Bytes that the files of a directory take on the disk; a file with two names counts once."""
+    """Bytes that a file, or a directory's files, take on the disk; two names of one count once."""
     found = {}
-    for file in path.rglob("*"):
+    for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file() and not file.is_symlink():
             status = file.stat()
             found[status.st_dev, status.st_ino] = status.st_blocks * 512

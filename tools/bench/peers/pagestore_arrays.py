@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import pagestore
-from tools.bench.peers import PAGE, Key, Pages, Peer, Rows, total
+from tools.bench.peers import PAGE, Key, Pages, Peer, Rows, allocated, total
 
 REGION = "a"
 
@@ -28,7 +27,7 @@ with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2
     def __init__(self, folder: Path, pages: int) -> None:
         super().__init__(folder, pages)
         self._count = 0
-        self._prefix = "v"
+        self._parked: list[pagestore.Workspace] = []
 
     def load(self, chunks: Iterable[Rows]) -> Key:
         self.store = pagestore.open(self.folder / "store", "x")
@@ -38,25 +37,29 @@ with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2
         for rows in chunks:
             memory[at : at + rows.size] = rows.reshape(-1)
             at += rows.size
-        self._use(memory)
-        return self.commit()
+        del memory
+        key = self.commit()
+        self._workspace.close()
+        self._workspace = self.store.begin()
+        self._use()
+        return key
 
     def open(self, *, readonly: bool = False) -> None:
         self.store = pagestore.open(self.folder / "store", "r" if readonly else "r+")
         if not readonly:
             self._workspace = self.store.begin()
             self._count = len(self.store.snapshots)
-            self._use(self._workspace[REGION])
+            self._use()
 
-    def _use(self, memory: np.ndarray[Any, Any]) -> None:
-        self._rows = memory.reshape(self.pages, PAGE)
+    def _use(self) -> None:
+        self._rows = self._workspace[REGION].reshape(self.pages, PAGE)
 
     def change(self, pages: Pages, rows: Rows) -> None:
         self._rows[pages] = rows
 
     def commit(self) -> Key:
         self._count += 1
-        key = f"{self._prefix}{self._count}"
+        key = f"v{self._count}"
         self._workspace.snapshot(key)
         return key
 
@@ -67,9 +70,9 @@ with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2
         self._count += 1
         name = f"branch{self._count}"
         self.store.create_branch(name, at=key)
-        self._workspace.close()
+        self._parked.append(self._workspace)  # a branch is begun beside what is open
         self._workspace = self.store.begin(name)
-        self._use(self._workspace[REGION])
+        self._use()
 
     def diff(self, old: Key, new: Key) -> Pages:
         found = [np.arange(c.start, c.stop) for c in self.store.diff(old, new)]
@@ -80,29 +83,43 @@ with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2
         for name in list(self.store.snapshots):
             if name not in newest:
                 self.store.delete_snapshot(name)
-        self.store.compact()
 
-    def close(self) -> None:
+    def give_back(self) -> None:
+        self._leave()  # an open workspace pins the pages of its base
+        self.store.compact()
+        self._workspace = self.store.begin()
+        self._use()
+
+    def reserved(self) -> int:
+        return allocated(self.store.path / "arena") - self.store.stats().referred_bytes
+
+    def _leave(self) -> None:
+        self.__dict__.pop("_rows", None)
+        while self._parked:
+            self._parked.pop().close()
         if hasattr(self, "_workspace"):
-            del self._rows
             self._workspace.close()
             del self._workspace
+
+    def close(self) -> None:
+        self._leave()
         self.store.close()
 
 
 class View:
     def __init__(self, view: pagestore.SnapshotView) -> None:
         self._view = view
-        self.memory = view[REGION]
+        self._memory = view[REGION]
 
     def read(self, pages: Pages) -> Rows:
-        rows: Rows = self.memory.reshape(-1, PAGE)[pages]
+        rows: Rows = self._memory.reshape(-1, PAGE)[pages]
         return rows
 
     def scan(self) -> int:
-        return total(self.memory)
+        return total(self._memory)
 
     def close(self) -> None:
+        del self._memory
         self._view.close()
 
 
