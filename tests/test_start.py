@@ -3,6 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+import xxhash
+
+from pagestore.catalog import HASHED_AT_ONCE, seal_of
+
 SLOW = {"asyncio", "dataclasses", "hashlib", "json", "logging", "secrets", "shutil", "subprocess"}
 
 
@@ -18,3 +23,11 @@ def test_importing_loads_little_that_numpy_does_not():
     loaded = loaded_by_importing_it()
     assert loaded - sys.stdlib_module_names - {"numpy"} == {"lmdb", "pagestore", "xxhash"}
     assert not loaded & SLOW
+
+
+@pytest.mark.parametrize("size", [0, 1, HASHED_AT_ONCE, 2 * HASHED_AT_ONCE + 4096])
+def test_the_seal_is_of_every_byte(tmp_path, size):
+    contents = (xxhash.xxh3_128_digest(b"seed") * (size // 16 + 1))[:size]
+    (tmp_path / "file").write_bytes(contents)
+    seal = seal_of(tmp_path / "file")
+    assert (seal.size, seal.digest) == (size, xxhash.xxh3_128_digest(contents))
