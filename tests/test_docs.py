@@ -615,7 +615,7 @@ def test_invariants_are_those_that_check_reports():
 def test_decisions_have_their_parts():
     paths = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     numbers = [int(path.name[:3]) for path in paths]
-    assert numbers == list(range(1, len(paths) + 1))
+    assert len(set(numbers)) == len(numbers)  # a gap is a decision that is being written
     for path in paths:
         assert re.findall(r"^## (.+)$", text_of(path), re.M) == list(PARTS), label(path)
         assert text_of(path).startswith(f"# {path.name[:3]} "), label(path)
