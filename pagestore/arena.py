@@ -30,8 +30,11 @@ from pagestore.format import (
     SUPERBLOCK_SIZE,
     CatalogSeal,
     HeadCopy,
+    IntArray,
     Superblock,
 )
+
+READ_GAP = 8  # slots: to read as many for nothing costs less than another system call
 
 
 class FileIO:
@@ -39,6 +42,9 @@ class FileIO:
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         return os.pread(fd, size, offset)
+
+    def preadv(self, fd: int, vector: IntArray, offset: int) -> int:
+        return kernel.preadv(fd, vector, offset)
 
     def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
         return os.pwrite(fd, data, offset)
@@ -131,6 +137,47 @@ class Arena:
             size -= len(part)
             offset += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_into(self, addresses: IntArray, slots: IntArray, lengths: IntArray) -> None:
+        """Read runs of slots to the addresses of memory that the caller owns.
+
+        Never touches mapped memory of the file. Runs that lie near each other in the file are
+        read by one system call, what lies between them into memory that nobody looks at.
+        """
+        if not len(slots):
+            return
+        order = np.argsort(slots, kind="stable")
+        slots, lengths = slots[order], lengths[order]
+        gaps = np.append(slots[1:] - (slots[:-1] + lengths[:-1]), -1)
+        apart = (gaps < 0) | (gaps > READ_GAP)
+        nowhere = np.empty(READ_GAP * self.page_size, np.uint8)
+        vector = np.empty((len(slots), 2, 2), np.int64)  # address and size of each run, each gap
+        vector[:, 0, 0], vector[:, 0, 1] = addresses[order], lengths
+        vector[:, 1, 0], vector[:, 1, 1] = nowhere.ctypes.data, np.where(apart, 0, gaps)
+        vector[:, :, 1] *= self.page_size
+        first = 0
+        for last in (np.flatnonzero(apart) + 1).tolist():
+            for i in range(first, last, kernel.MOST_PIECES // 2):
+                part = vector[i : min(i + kernel.MOST_PIECES // 2, last)].reshape(-1, 2)
+                self._preadv(part, int(slots[i]) * self.page_size)
+            first = last
+
+    def _preadv(self, vector: IntArray, offset: int) -> None:
+        left = int(vector[:, 1].sum())
+        while left:
+            try:
+                got = self.io.preadv(self.fd, vector, offset)
+            except OSError as e:
+                if e.errno in (errno.EFAULT, errno.ENOMEM):
+                    raise FullError(f"no memory to read into: {e}") from e
+                raise CorruptionError(f"{self.path}: reading at byte {offset} failed: {e}") from e
+            if not got:
+                raise CorruptionError(f"{self.path}: it ends at byte {offset}: the file was cut")
+            left, offset = left - got, offset + got
+            if left:  # a signal came, or it is more than the kernel reads at a time
+                sizes = vector[:, 1]
+                done = np.clip(got - (np.cumsum(sizes) - sizes), 0, sizes)
+                vector = vector + np.stack((done, -done), axis=1)
 
     def pages(self, slots: int) -> np.ndarray[Any, Any]:
         """Every slot as one element of a read-only mapped array; at least `slots` of them."""

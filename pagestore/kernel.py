@@ -43,6 +43,8 @@ _libc.mmap.argtypes = [
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.preadv.restype = ctypes.c_ssize_t
+_libc.preadv.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64]
 _libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
 _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = [ctypes.c_long, ctypes.c_long]
@@ -121,6 +123,14 @@ def prefetch(address: int, nbytes: int) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:  # before Linux 5.14 there is no such advice
             raise
+
+
+MOST_PIECES: Final = 1024  # of memory in one `preadv`: IOV_MAX
+
+
+def preadv(fd: int, vector: Ranges, offset: int) -> int:
+    """Read into pieces of memory: rows of address and size. Returns how many bytes."""
+    return _call("preadv", fd, vector.ctypes.data, len(vector), offset)
 
 
 # ---------------------------------------------------------------- written pages

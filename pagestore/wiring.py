@@ -27,15 +27,14 @@ import numpy as np
 from pagestore import kernel
 from pagestore.arena import Arena
 from pagestore.errors import CorruptionError, FullError
-from pagestore.format import LEAF_SPAN, Extents, IntArray
-from pagestore.pagetable import clip, expand
+from pagestore.format import Extents, sorted_unique
 from pagestore.pins import Pin
 
 FEW = 256  # pieces that are mapped one by one, whatever their length
 LONG = 16  # pages: mapping a run costs about as much as copying this many
 BRIDGE_GAP = 64  # pages
-COPY_BATCH = 64  # pages copied at a time: what the processor's cache holds
 HUGE = 2 << 20  # bytes: a huge page
+NOTHING = np.iinfo(np.int64).min  # where no slot is shown: as no slot is that far from its page
 RESERVE_FACTOR = 4
 RESERVE_LEAST = 16 << 30
 
@@ -176,12 +175,7 @@ class Wiring:
         elif not len(extents) or (len(extents) <= FEW and BUDGET.take(2 * len(extents))):
             self._map(extents, shared=self.shared)
         else:
-            first, last = int(extents.page[0]), int(extents.page[-1])
-            for window in range(first // LEAF_SPAN, last // LEAF_SPAN + 1):
-                base = window * LEAF_SPAN
-                part = clip(extents, base, base + LEAF_SPAN)
-                if len(part):
-                    self._bridge(part, base)
+            self._bridge(extents)
 
     def _best_offset(self, extents: Extents) -> int:
         """Where to begin so that the longest run lies in memory as it lies in the file.
@@ -285,64 +279,71 @@ class Wiring:
 
     def _copy(self, extents: Extents) -> None:
         """Put the contents of slots into writable memory."""
-        if self.portable:
-            target = self.bytes()
-            for page, length, slot in _rows(extents):
-                where = target[page * self.page_size : (page + length) * self.page_size]
-                where[:] = np.frombuffer(self.arena.read(slot, length), np.uint8) if slot else 0
-            return
-        pages, slots, _ = expand(extents)
-        self._copy_pages(pages, slots)
+        size, zero = self.page_size, extents.slot == 0
+        stored = extents.take(~zero)
+        self.arena.read_into(self.address + stored.page * size, stored.slot, stored.length)
+        target = self.bytes()
+        for page, length, _ in _rows(extents.take(zero)):
+            target[page * size : (page + length) * size] = 0
 
-    def _copy_pages(self, pages: IntArray, slots: IntArray) -> None:
-        if not len(pages):
-            return
-        target = self.page_array()
-        stored = slots != 0
-        blank = pages[~stored]
-        pages, slots = pages[stored], slots[stored]
-        try:
-            source = self.arena.pages(int(slots.max(initial=0)) + 1)
-        except FullError:  # no addresses for a second look at the file
-            for page, slot in zip(pages.tolist(), slots.tolist(), strict=True):
-                target[page] = np.frombuffer(self.arena.read(slot), target.dtype)[0]
-        else:
-            for i in range(0, len(pages), COPY_BATCH):
-                target[pages[i : i + COPY_BATCH]] = source[slots[i : i + COPY_BATCH]]
-        target[blank] = np.zeros(1, target.dtype)[0]
-
-    def _bridge(self, extents: Extents, base: int) -> None:
-        """Map the longest bridges of a fragmented window, then copy what they show wrongly."""
+    def _bridge(self, extents: Extents) -> None:
+        """Map the longest bridges of a fragmented region, then copy what they show wrongly."""
         bridges = _bridges(extents)
-        size = min(LEAF_SPAN, self.pages - base)
-        wanted = np.zeros(size, np.int64)
-        pages, slots, _ = expand(extents)
-        wanted[pages - base] = slots
-        shown = np.zeros(size, np.int64)
         while len(bridges) and not BUDGET.take(2 * len(bridges)):
             bridges = bridges.take(slice((len(bridges) + 1) // 2, None))
             if len(bridges) == 1:
                 break
         self._map(bridges, shared=False)
-        for page, length, slot in _rows(bridges):
-            shown[page - base : page - base + length] = np.arange(slot, slot + length)
-        wrong = np.flatnonzero(shown != wanted)
-        self._copy_pages(wrong + base, wanted[wrong])
+        self._copy(_shown_wrongly(_without_gaps(extents), bridges))
 
 
 def _bridges(extents: Extents) -> Extents:
     """Runs that continue each other across small gaps, as one piece each; the fullest last."""
-    offset = extents.slot - extents.page
-    order = np.lexsort((extents.page, offset))
-    e, offset = extents.take(order), offset[order]
+    apart = extents.slot - extents.page
+    order = np.argsort(apart, kind="stable")
+    e, apart = extents.take(order), apart[order]
     end = e.page + e.length
-    breaks = (np.diff(offset) != 0) | (e.page[1:] - end[:-1] > BRIDGE_GAP)
+    breaks = (apart[1:] != apart[:-1]) | (e.page[1:] - end[:-1] > BRIDGE_GAP)
     heads = np.flatnonzero(np.concatenate(([True], breaks)))
     tails = np.concatenate((heads[1:], [len(e)])) - 1
     filled = np.add.reduceat(e.length, heads)
     found = Extents(e.page[heads], end[tails] - e.page[heads], e.slot[heads], filled)
     found = found.take(filled >= LONG)
     return found.take(np.argsort(found.birth, kind="stable"))
+
+
+def _without_gaps(e: Extents) -> Extents:
+    """The same extents, and zeros for the pages between them."""
+    end = e.page + e.length
+    gaps = np.flatnonzero(e.page[1:] != end[:-1])
+    start, length = end[gaps], e.page[gaps + 1] - end[gaps]
+    columns = ((e.page, start), (e.length, length), (e.slot, 0), (e.birth, 0))
+    return Extents(*(np.insert(column, gaps + 1, new) for column, new in columns))
+
+
+def _shown_wrongly(wanted: Extents, bridges: Extents) -> Extents:
+    """The parts of `wanted`, which has no gaps, that these bridges show wrongly.
+
+    A bridge hides those before it. Where there is none memory shows zeros.
+    """
+    ends = np.stack((bridges.page, bridges.page + bridges.length), axis=1)
+    edges = sorted_unique(ends.reshape(-1))
+    seen = np.full(len(edges) + 1, NOTHING)  # slot - page, before and from each edge on
+    spans, apart = np.searchsorted(edges, ends) + 1, bridges.slot - bridges.page
+    for (first, last), distance in zip(spans.tolist(), apart.tolist(), strict=True):
+        seen[first:last] = distance
+    at = np.searchsorted(wanted.page, edges)
+    inside = edges != np.append(wanted.page, -1)[at]
+    who = np.insert(np.arange(len(wanted)), at[inside], at[inside] - 1)
+    page = np.insert(wanted.page, at[inside], edges[inside])
+    part = wanted.take(who)
+    cut = page - part.page
+    slot = np.where(part.slot != 0, part.slot + cut, 0)
+    until = np.append(page[1:], wanted.page[-1:] + wanted.length[-1:])
+    borders = np.concatenate(([0], np.searchsorted(page, edges), [len(page)]))
+    shown = np.repeat(seen, np.diff(borders))
+    wrong = shown != np.where(slot != 0, slot - page, NOTHING)
+    return Extents(page, until - page, slot, part.birth).take(wrong)
 
 
 def _rows(extents: Extents) -> Iterator[tuple[int, int, int]]:

@@ -47,7 +47,6 @@ SMALL = {
     "FEW": 3,
     "LONG": 2,
     "BRIDGE_GAP": 2,
-    "COPY_BATCH": 3,
     "COMPARE_BATCH": 3,
     "WINDOW": 8,
     "MOST_RUNS": 2,

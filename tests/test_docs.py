@@ -570,7 +570,6 @@ IN_WORDS = {
         f"Up to {wiring.FEW} pieces",
         f"gaps of up to {wiring.BRIDGE_GAP} pages",
         f"if {wiring.LONG} pages or more",
-        f"{wiring.COPY_BATCH} at a time",
     ],
     D + "005-room-in-the-catalog.md": [f"and {catalog.RESERVE >> 20} MiB ahead"],
     D + "006-memory-after-a-commit.md": [

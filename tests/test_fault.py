@@ -48,6 +48,10 @@ class FaultyIO(FileIO):
         self._fail("pread")
         return super().pread(fd, size, offset)
 
+    def preadv(self, fd, vector, offset):
+        self._fail("preadv")
+        return super().preadv(fd, vector, offset)
+
     def pwrite(self, fd, data, offset):
         if self.short is not None:
             if self._due("pwrite"):
@@ -275,7 +279,7 @@ def test_unreadable_pages(course, memory_path):
         assert "reading" in findings[0].what
         assert_clean(store)
     with pagestore.open(path, mapping="portable") as store:
-        store._shared.arena.io = FaultyIO(1, on=("pread",), error=errno.EIO)
+        store._shared.arena.io = FaultyIO(1, on=("preadv",), error=errno.EIO)
         view = store.view("main")
         with pytest.raises(CorruptionError, match="reading"):
             view["a"]
