@@ -1,6 +1,7 @@
 # make demo    see it work        make test    run the tests
 # make lint types layers          what reviews the code
 # make bench   the measurements   make torture crashes and faults, at random
+#              (PEERS=all, or lmdb,sqlite,...: beside other systems; ARGS=--quick)
 # make clean   remove what was made here
 
 PYTHON ?= python3
@@ -27,8 +28,8 @@ types: $(VENV)/dev.stamp
 layers: $(VENV)/dev.stamp
 	$(BIN)/lint-imports --no-logo --no-cache
 
-bench: $(VENV)/test.stamp
-	$(BIN)/python -m tools.bench $(ARGS)
+bench: $(VENV)/$(if $(PEERS),peers,bench).stamp
+	$(BIN)/python -m tools.bench $(if $(PEERS),--peers $(PEERS)) $(ARGS)
 
 torture: $(VENV)/test.stamp
 	$(BIN)/python -m tools.crash torture $(ARGS)

@@ -1,5 +1,6 @@
-"""Measurements of what the design promises: each question is one file here.
+"""Measurements that compare pagestore with its peers and with the machine's limit, in one run.
 
-Every limit is measured in the same run as what it limits, turn by turn, because this kind of
-machine is noisy: believe ratios, not milliseconds. `python -m tools.bench --help`.
+`python -m tools.bench --help`. Every work item (`work/`) is one file, and so is every peer
+(`peers/`); all do the same durable work, and what they return is compared with what must be there.
+pagestore and the limit take turns, because machines are noisy: believe ratios, not milliseconds.
 """

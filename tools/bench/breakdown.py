@@ -16,10 +16,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import pagestore
-from tools.bench.commits import reach_steady_state
-from tools.bench.floor import Floor
-from tools.bench.workload import FIRST, REGION, Bench, Changes, first_byte
+from tools.bench.peers.pagestore_arrays import PagestoreArrays
+from tools.bench.stores import Bench, Store
 
 US = 1e6
 TOTAL, REST = "(all)", "(outside every step)"
@@ -227,61 +225,43 @@ def run(bench: Bench) -> Iterator[str]:
     clock = Clock()
     clock.install()
     yield f"Own time of each step, {time.ctime()}; gone: {', '.join(clock.missing) or 'none'}"
-    with bench.copy(bench.large) as store, store.begin() as ws:
-        changes = Changes(ws, ws[REGION])
-        yield from _commits(bench, clock, changes, 4, 100, "young", lambda i: ws.commit())
-        reach_steady_state(store, changes, bench.many)
-        for k, n in ((bench.many, 12), (100, 100), (4, 100)):
-            yield from _commits(bench, clock, changes, k, n, "steady", lambda i: ws.commit())
-        for k, n in ((4, 60), (100, 60), (bench.many, 6)):
-            name = functools.partial(_name, ws, k)
-            yield from _commits(bench, clock, changes, k, n, "each named", name)
-        yield from _floored(bench, clock, "store.snapshot", lambda i: store.snapshot(f"x{i}"))
-        yield from _floored(bench, clock, "workspace.snapshot", lambda i: ws.snapshot(f"y{i}"))
+    with bench.fresh(peers=["pagestore_arrays", "limit"]) as (ours, least):
+        peer = ours.peer
+        assert isinstance(peer, PagestoreArrays)
+        for count, n in ((4, 100), (100, 100), (bench.scale.many, 10), (100, 60), (4, 60)):
+            yield from _commits(clock, ours, least, count, bench.scale.times(n))
+        n = bench.scale.times(100)
+        yield from clock.table("name an unchanged head", n, lambda i: peer.commit())
 
-        def look(ref: str) -> None:
-            with store.view(ref) as view:
-                first_byte(view)
+        def look(version: int) -> None:
+            reader = peer.reader(ours.key(version))
+            reader.read(ours.model.some(1))
+            reader.close()
 
-        yield from clock.table("open a view, first byte, close: whole", 30, lambda i: look(FIRST))
-        ref = f"{bench.many}-5"
-        yield from clock.table("the same: in 100,000 pieces", 5, lambda i: look(ref))
+        n = bench.scale.times(30)
+        yield from clock.table("open the first version, read a page", n, lambda i: look(0))
+        newest = ours.newest
+        yield from clock.table("open the newest, read a page", n, lambda i: look(newest))
 
 
-def _name(ws: pagestore.Workspace, k: int, i: int) -> None:
-    ws.snapshot(f"{k}-{i}")
-
-
-def _commits(
-    bench: Bench,
-    clock: Clock,
-    changes: Changes,
-    k: int,
-    n: int,
-    kind: str,
-    commit: Callable[[int], Any],
-) -> Iterator[str]:
-    floor = Floor(bench.path("floor"), k)
-    least: list[float] = []
+def _commits(clock: Clock, ours: Store, least: Store, count: int, n: int) -> Iterator[str]:
+    """Commits of so many pages, in turns with the limit."""
+    limits: list[float] = []
 
     def prepare(i: int) -> None:
-        changes.make(k)
-        least.append(floor.commit(changes.memory, changes.pages))
+        pages, rows = ours.model.change(count)
+        for peer in (least.peer, ours.peer):
+            peer.change(pages, rows)
+        start = time.perf_counter()
+        least.peer.commit()
+        limits.append(time.perf_counter() - start)
+
+    def commit(i: int) -> None:
+        ours.model.keys.append(ours.peer.commit())
 
     for i in range(min(n // 3, 20)):
         prepare(i)
-        commit(-1 - i)
-    least.clear()
-    yield from clock.table(f"commit of {k:,} pages, {kind}", n, commit, prepare)
-    yield f"    (floor, median: {statistics.median(least) * US:,.0f} µs)"
-    floor.close()
-
-
-def _floored(bench: Bench, clock: Clock, what: str, act: Callable[[int], Any]) -> Iterator[str]:
-    floor = Floor(bench.path("floor"))
-    least: list[float] = []
-    yield from clock.table(
-        f"{what} of an unchanged head", 100, act, lambda i: least.append(floor.record())
-    )
-    yield f"    (empty commit, median: {statistics.median(least) * US:,.0f} µs)"
-    floor.close()
+        commit(i)
+    limits.clear()
+    yield from clock.table(f"commit and name {count:,} pages", n, commit, prepare)
+    yield f"    (the limit, median: {statistics.median(limits) * US:,.0f} µs)"

@@ -1,6 +1,6 @@
-"""How everything here is measured: turn by turn, medians, and what the process and disk show.
+"""How everything here is timed: turn by turn, until there is enough or the time is over.
 
-Owns: timing, rows of the result, the machine's warm-up. Knows nothing of stores.
+Owns: timing, the machine and its warm-up. Knows nothing of peers.
 """
 
 from __future__ import annotations
@@ -8,72 +8,11 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import statistics
+import platform
+import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-
-from attrs import field, frozen
-
-UNITS = {"ms": 1e3, "µs": 1e6, "KiB": 1 / 1024, "MiB": 1 / (1 << 20), "": 1.0}
-
-
-@frozen
-class Row:
-    """One line of the result; values in seconds, bytes or plain numbers.
-
-    Attributes
-    ----------
-    what : str
-    value : float
-        The median of what was measured.
-    limit : float
-        What it is compared with: measured in the same run, or given.
-    target : float or None
-        The greatest good ratio of the two; None: reported, not judged.
-    unit : str
-    note : str
-    spread : tuple of float
-        Quartiles of the value, then of the limit, where there are any.
-    """
-
-    what: str
-    value: float
-    limit: float
-    target: float | None = 1.0
-    unit: str = "ms"
-    note: str = ""
-    spread: tuple[float, ...] = field(factory=tuple)
-
-    @property
-    def ratio(self) -> float:
-        return self.value / self.limit if self.limit else float("inf")
-
-    @property
-    def ok(self) -> bool | None:
-        return None if self.target is None else self.ratio <= self.target
-
-
-def compare(
-    what: str,
-    ours: Sequence[float],
-    limit: Sequence[float],
-    target: float | None,
-    *,
-    unit: str = "ms",
-    note: str = "",
-) -> Row:
-    """A row from two samples that were taken turn by turn."""
-    spread = (*_quartiles(ours), *_quartiles(limit))
-    middle = statistics.median
-    return Row(what, middle(ours), middle(limit), target, unit, note, spread)
-
-
-def _quartiles(sample: Sequence[float]) -> tuple[float, float]:
-    if len(sample) < 2:
-        return sample[0], sample[0]
-    low, _, high = statistics.quantiles(sample, n=4)
-    return low, high
 
 
 def seconds(act: Callable[[], object]) -> float:
@@ -84,7 +23,7 @@ def seconds(act: Callable[[], object]) -> float:
 
 
 def interleave(
-    n: int, *acts: Callable[[], float], least: int = 5, budget: float = 20.0
+    n: int, *acts: Callable[[], float], least: int = 3, budget: float = 20.0
 ) -> list[list[float]]:
     """Let several acts, each of which says how long it took, take turns (A B, B A, A B, ...).
 
@@ -101,13 +40,6 @@ def interleave(
     return taken
 
 
-def repeat(
-    n: int, act: Callable[[], float], *, least: int = 3, budget: float = 10.0
-) -> list[float]:
-    """The same for one act."""
-    return interleave(n, act, least=least, budget=budget)[0]
-
-
 # ----------------------------------------------------------------------------- the machine
 
 
@@ -122,8 +54,29 @@ def warm_up(nbytes: int) -> float:
     return seconds(touch)
 
 
-def file_system(path: Path) -> str:
-    """Type of the file system that holds a path."""
+def machine(folder: Path) -> dict[str, str]:
+    """What is measured on."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
+    system = os.uname()
+    return {
+        "processors": f"{os.cpu_count()} ({_processor()}, {system.machine})",
+        "memory": f"{memory:.0f} GiB",
+        "system": f"{system.sysname} {system.release}",
+        "file system": _file_system(folder),
+        "Python": platform.python_version(),
+        "load at the start": f"{os.getloadavg()[0]:.2f}",
+        "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return "unknown"
+
+
+def _file_system(path: Path) -> str:
     best, found = "", "?"
     for line in Path("/proc/mounts").read_text().splitlines():
         _, where, kind, *_ = line.split()
@@ -132,42 +85,9 @@ def file_system(path: Path) -> str:
     return found
 
 
-def allocated(path: Path) -> int:
-    """Bytes that a file or a whole directory takes on the disk."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(f.stat().st_blocks * 512 for f in files if f.is_file())
-
-
-def mappings() -> int:
-    """How many kernel mappings this process has."""
-    return Path("/proc/self/maps").read_bytes().count(b"\n")
-
-
-# ------------------------------------------------------------------------------ the result
-
-
-HEADER = f"{'what':56}{'measured':>14} {'limit':>14} {'ratio':>7}{'target':>8}"
-
-
-def render(rows: Iterable[Row]) -> Iterator[str]:
-    """The result as text, a line at a time."""
-    for row in rows:
-        value, limit = (_amount(x, row.unit) for x in (row.value, row.limit))
-        target = "-" if row.target is None else f"{row.target:.2f}"
-        verdict = {None: "", True: "ok", False: "NOT"}[row.ok]
-        line = f"{row.what:56}{value:>14} {limit:>14} {row.ratio:7.2f}{target:>8}  {verdict}"
-        yield line.rstrip()
-        if row.note:
-            yield f"    {row.note}"
-
-
-def _amount(value: float, unit: str) -> str:
-    value *= UNITS[unit]
-    digits = 0 if not unit or value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:,.{digits}f} {unit:3}"
-
-
-def machine() -> str:
-    """What was measured on."""
-    system = os.uname()
-    return f"{system.sysname} {system.release}, {system.machine}, {os.cpu_count()} processors"
+def unmount_below(folder: Path) -> None:
+    """Unmount what a peer that was stopped had mounted in its folder."""
+    for line in Path("/proc/mounts").read_text().splitlines():
+        where = line.split()[1]
+        if Path(where).is_relative_to(folder):
+            subprocess.run(["umount", "-l", where], check=False)

@@ -47,7 +47,7 @@ print(numpy.memmap(sys.argv[1] + "/mnt/" + sys.argv[2], mode="r")[0])
         subprocess.run([*self.make, str(self.folder / "image")], check=True, capture_output=True)
         self._mount = self.folder / "mnt"
         self._mount.mkdir()
-        self._attach()
+        self._mounted = self._attach()
         self._start("work", os.O_CREAT)
         at = 0
         for rows in chunks:
@@ -55,13 +55,15 @@ print(numpy.memmap(sys.argv[1] + "/mnt/" + sys.argv[2], mode="r")[0])
             at += rows.size
         return self.commit()
 
-    def _attach(self) -> None:
+    def _attach(self) -> bool:
+        """Mount the image, if nobody else has: whoever did takes it down again."""
         if self._mount.is_mount():
-            return
+            return False
         mount = ["mount", "-o", "loop,noatime", str(self.folder / "image"), str(self._mount)]
         done = subprocess.run(mount, check=False, capture_output=True, text=True)
         if done.returncode:
             raise Lacks(f"cannot be mounted here: {done.stderr.strip()}")
+        return True
 
     def _start(self, name: str, flags: int = 0) -> None:
         self._file = os.open(self._mount / name, os.O_RDWR | flags)
@@ -70,9 +72,8 @@ print(numpy.memmap(sys.argv[1] + "/mnt/" + sys.argv[2], mode="r")[0])
 
     def open(self, *, readonly: bool = False) -> None:
         self._mount = self.folder / "mnt"
-        self._readonly = readonly
+        self._mounted = self._attach()
         if not readonly:
-            self._attach()
             self._start("work")
 
     def change(self, pages: Pages, rows: Rows) -> None:
@@ -127,4 +128,5 @@ print(numpy.memmap(sys.argv[1] + "/mnt/" + sys.argv[2], mode="r")[0])
             os.close(self._file)
             os.close(self._folder)
             del self._file
+        if self._mounted:
             subprocess.run(["umount", "-l", str(self._mount)], check=True)

@@ -16,7 +16,7 @@ REGION = "a"
 class PagestoreArrays(Peer):
     title = "pagestore"
     settings = "durable (fdatasync, LMDB sync); page_size=4096; a snapshot per version"
-    packages = ("pagestore", "lmdb", "numpy")
+    packages = ("lmdb", "numpy")
     imports = "pagestore"
     start = """
 import sys, pagestore
@@ -28,6 +28,10 @@ with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2
         super().__init__(folder, pages)
         self._count = 0
         self._parked: list[pagestore.Workspace] = []
+
+    @classmethod
+    def versions(cls) -> str:
+        return f"pagestore {pagestore.__version__}, {super().versions()}"
 
     def load(self, chunks: Iterable[Rows]) -> Key:
         self.store = pagestore.open(self.folder / "store", "x")

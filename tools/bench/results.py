@@ -1,0 +1,72 @@
+"""What a run found, and how to ask for it. Knows no work item."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any, Self
+
+from attrs import frozen
+
+from tools.bench.stores import Sample
+
+OURS = "pagestore_arrays"
+LIMIT = "limit"
+
+
+@frozen
+class Results:
+    """The samples of a run, and what they were taken on."""
+
+    scale: Mapping[str, Any]
+    machine: Mapping[str, str]
+    peers: Mapping[str, Mapping[str, str]]
+    left_out: Mapping[str, str]
+    samples: list[Sample]
+    seconds: float
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Self:
+        samples = [Sample(**sample) for sample in plain["samples"]]
+        return cls(
+            plain["scale"],
+            plain["machine"],
+            plain["peers"],
+            plain["left out"],
+            samples,
+            plain["seconds"],
+        )
+
+    def failed(self) -> bool:
+        return any(sample.metric == "failed" for sample in self.samples)
+
+    def find(self, work: str, case: str, metric: str, peer: str = OURS) -> Sample | None:
+        for sample in self.samples:
+            if (sample.work, sample.case, sample.metric, sample.peer) == (work, case, metric, peer):
+                return sample
+        return None
+
+    def median(self, work: str, case: str, metric: str, peer: str = OURS) -> float | None:
+        sample = self.find(work, case, metric, peer)
+        return statistics.median(sample.values) if sample and sample.values else None
+
+    def cases(self, work: str, metric: str) -> list[str]:
+        """The cases of a metric, in the order in which they came."""
+        found = (s.case for s in self.samples if (s.work, s.metric) == (work, metric))
+        return list(dict.fromkeys(found))
+
+    def rivals(self) -> list[str]:
+        """Peers that keep durable versions, and are not pagestore."""
+        return [
+            name
+            for name, peer in self.peers.items()
+            if peer["kind"] == "versions" and not name.startswith("pagestore")
+        ]
+
+    def best(self, work: str, case: str, metric: str) -> float | None:
+        """The least median of the rivals."""
+        found = [self.median(work, case, metric, rival) for rival in self.rivals()]
+        return min((value for value in found if value is not None), default=None)
+
+    def title(self, peer: str) -> str:
+        return self.peers[peer]["title"] if peer in self.peers else peer
