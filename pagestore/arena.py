@@ -202,8 +202,11 @@ class Arena:
 
     # ------------------------------------------------------------------------------- writing
 
-    def grow(self, slots: int) -> None:
+    def grow(self, slots: int, fill: bool = False) -> None:
         """Make the file hold `slots` slots, with the space for them reserved.
+
+        With `fill` the new ones are written to: a sync of what is written there later need then
+        not tell the file system's journal that the space is in use.
 
         Raises
         ------
@@ -215,6 +218,8 @@ class Arena:
             have = os.fstat(self.fd).st_size
             if size > have:
                 self._call("growing the arena", self.io.allocate, self.fd, have, size - have)
+                if fill:
+                    self._pwrite(memoryview(bytes(size - have)), have)
 
     def write(self, slot: int, data: bytes | memoryview) -> None:
         """Write whole pages side by side from `slot` on. Not durable before `sync`."""

@@ -147,7 +147,8 @@ class Catalog:
         self.path = path
         self.writable = writable
         self.broken: str | None = None
-        self._reserved = 0
+        self._reserved = 0  # bytes of the file that have blocks
+        self._end = 0  # of what LMDB uses, as the transaction under way began
         self._under_way: set[object] = set()  # transactions, for `forget`
         self._lock = threading.RLock()
         self._fd = -1
@@ -256,9 +257,10 @@ class Catalog:
         except lmdb.Error as e:
             raise self._translated(e) from e
         try:
+            self._fill_ahead()
             transaction = Transaction(txn, writing=True)
             yield transaction
-            transaction.save_meta()
+            transaction.finish()
             self._reserve(transaction.written, spare)
         except BaseException as e:
             txn.abort()
@@ -283,9 +285,23 @@ class Catalog:
             with contextlib.suppress(OSError):
                 kernel.allocate(self._fd, size, promised - size)
 
+    def _fill_ahead(self) -> None:
+        """Write zeros behind LMDB's last page: what it appends then needs no journal.
+
+        Only as a transaction begins: a large one writes pages there before it commits.
+        """
+        self._end = (int(self._env.info()["last_pgno"]) + 1) * self._page
+        start, stop = max(self._end, self._reserved), self._end + RESERVE
+        if start + RESERVE // 2 < stop:
+            with contextlib.suppress(OSError, MemoryError):
+                written = max(start, os.fstat(self._fd).st_size)
+                kernel.allocate(self._fd, start, stop - start)
+                os.pwrite(self._fd, bytes(max(0, stop - written)), written)
+                self._reserved = stop
+
     def _reserve(self, written: int, spare: Callable[[], bool] | None) -> None:
         """Have blocks for what the transaction may append, or fail before it begins (C4)."""
-        end = (int(self._env.info()["last_pgno"]) + 1) * self._page
+        end = self._end
         need = end + 3 * written + (64 << 10)
         if need <= self._reserved:
             return

@@ -36,11 +36,13 @@ def write_sums(records: Records, slots: IntArray, sums: SumArray) -> None:
     """Note the checksums of pages that were written to some slots."""
     if not len(slots):
         return
-    chunks = sorted_unique(slots // SUMS_CHUNK)
+    chunk = slots // SUMS_CHUNK
+    chunks = sorted_unique(chunk)
     table = _load(records, chunks, missing=True)
-    table[np.searchsorted(chunks, slots // SUMS_CHUNK), slots % SUMS_CHUNK] = sums
-    for i, chunk in enumerate(chunks.tolist()):
-        records.put(number_key(SUMS, chunk), table[i].astype("<u8").tobytes())
+    table[chunks.searchsorted(chunk), slots % SUMS_CHUNK] = sums
+    raw = table.astype("<u8", copy=False).tobytes()
+    for i, number in enumerate(chunks.tolist()):
+        records.put(number_key(SUMS, number), raw[i * _SIZE : (i + 1) * _SIZE])
 
 
 def _load(records: Records, chunks: IntArray, *, missing: bool) -> SumArray:

@@ -37,7 +37,7 @@ from pagestore.format import (
     Table,
     VersionId,
     VersionRecord,
-    content_hash,
+    content_terms,
     number_key,
     page_sum,
     page_sums,
@@ -204,7 +204,9 @@ def _make_version(
     writer.finish()
     record = head
     if regions != head.regions:
-        record = VersionRecord(version, head.id, now, records.meta.keep_all, message, regions)
+        record = VersionRecord(
+            version, head.id, now, bool(records.number("keep_all")), message, regions
+        )
         records.add_version(record)
         records.put_name(BRANCH, branch, NameRecord(version, now))
         write.head = record
@@ -248,8 +250,9 @@ class _Writer:
         """Return the region with a change put on top of what the head has."""
         write = self._write
         if onto is None:
-            onto = change.region._replace(id=write.records.new_region(), table=_EMPTY, pages=0)
-            onto = onto._replace(content=0)
+            onto = change.region._replace(
+                id=write.records.new_region(), table=_EMPTY, pages=0, content=0
+            )
         elif change.reshaped:
             onto = onto._replace(shape=change.region.shape, dtype=change.region.dtype)
         if change.base is not None and change.kept < page_count(change.base, self._arena.page_size):
@@ -290,7 +293,7 @@ class _Writer:
         table = truncate(nodes, region.table, pages, self._version)
         for gone in differences(nodes, region.table, table):
             lost, _, _ = expand(gone.olds())
-            region = _account(region, self._before(region, lost), Placed())
+            region = _account(region, region.table, self._before(region, lost), Placed())
         return region._replace(table=table)
 
     def _really_new(self, early: Placed, before: Placed) -> Placed:
@@ -306,9 +309,10 @@ class _Writer:
     def _redirect(self, region: RegionRecord, found: Placed, before: Placed) -> RegionRecord:
         version = self._version
         new = singles(found.pages, found.slots, version)
-        self._placed.append(found.take(found.slots != 0))
-        region = _account(region, before, found)
-        return region._replace(table=update(self._write.nodes, region.table, new, version))
+        stored = found.slots != 0
+        self._placed.append(found if stored.all() else found.take(stored))
+        table = update(self._write.nodes, region.table, new, version)
+        return _account(region, table, before, found)
 
     def finish(self) -> None:
         """Make the pages durable, and note their checksums (M2)."""
@@ -325,14 +329,17 @@ class _Writer:
                 self._write.release_reservation(number)
 
 
-def _account(region: RegionRecord, lost: Placed, gained: Placed) -> RegionRecord:
-    """Bring a region's page count and content hash up to date."""
-    pages, content = region.pages, region.content
-    for sign, placed in ((-1, lost), (1, gained)):
-        stored = placed.slots != 0
-        pages += sign * int(np.count_nonzero(stored))
-        content += sign * content_hash(placed.pages[stored], placed.sums[stored])
-    return region._replace(pages=pages, content=content % (1 << 64))
+def _account(region: RegionRecord, table: Table, lost: Placed, gained: Placed) -> RegionRecord:
+    """The region with another table, its page count and content hash brought up to date."""
+    stored = np.concatenate((lost.slots, gained.slots)) != 0
+    terms = content_terms(
+        np.concatenate((lost.pages, gained.pages)), np.concatenate((lost.sums, gained.sums))
+    )
+    terms[~stored] = 0
+    n = len(lost.pages)
+    content = region.content + int(terms[n:].sum()) - int(terms[:n].sum())
+    pages = region.pages + int(stored[n:].sum()) - int(stored[:n].sum())
+    return region._replace(table=table, pages=pages, content=content % (1 << 64))
 
 
 _EMPTY = RegionRecord(RegionId(0), "", np.dtype("u1"), ()).table
@@ -352,6 +359,8 @@ def store_pages(
         _store_batch(arena, write, memory, before.take(slice(i, i + step)))
         for i in range(0, len(before.pages), step)
     ]
+    if len(parts) == 1:
+        return parts[0]
     return Placed(
         np.concatenate([p.pages for p in parts]),
         np.concatenate([p.slots for p in parts]),
@@ -365,10 +374,14 @@ def _store_batch(
     batch = memory[before.pages]  # a copy: hashed and written from here (M1)
     sums = page_sums(batch.view(np.uint8).data, arena.page_size)
     zero = sums == np.uint64(_zero_sum(arena.page_size))
-    for i in np.flatnonzero(zero).tolist():
-        zero[i] = not batch[i : i + 1].view(np.uint8).any()
     same = (sums == before.sums) & (before.slots != 0)
-    for i in np.flatnonzero(same).tolist():
+    if not (zero | same).any():
+        slots = write.take(len(batch))
+        write_pages(arena, batch, slots)
+        return Placed(before.pages, slots, sums)
+    for i in zero.nonzero()[0].tolist():
+        zero[i] = not batch[i : i + 1].view(np.uint8).any()
+    for i in same.nonzero()[0].tolist():
         # equal checksums are not yet equal pages
         same[i] = arena.read(int(before.slots[i])) == batch[i].tobytes()
     same |= zero & (before.slots == 0)

@@ -82,7 +82,10 @@ class Draft:
         if self._touched or self._reported:
             ratio = self._engine.page_size // kernel.PAGE_SIZE
             reported = [_store_pages(ranges, ratio) for ranges in self._reported]
-            self._dirty = sorted_unique(np.concatenate([self._dirty, *self._touched, *reported]))
+            parts = [part for part in (self._dirty, *self._touched, *reported) if len(part)]
+            if len(parts) > 1:
+                parts = [sorted_unique(np.concatenate(parts))]
+            self._dirty = parts[0] if parts else NO_PAGES
             self._touched, self._reported = [], []
         return self._dirty
 
@@ -452,6 +455,8 @@ def _store_pages(ranges: kernel.Ranges, ratio: int) -> IntArray:
         return NO_PAGES
     start, stop = ranges[:, 0] // ratio, -(-ranges[:, 1] // ratio)
     length = stop - start
+    if length.max() == 1 and ratio == 1:
+        return start
     within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
     pages = np.repeat(start, length) + within
     return pages if ratio == 1 else np.unique(pages)

@@ -76,7 +76,7 @@ class Write:
         self._engine = engine
         self.records = records
         self.nodes = Nodes(
-            records, engine.cache, records.meta.moves, records.new_node, engine.dense
+            records, engine.cache, records.number("moves"), records.new_node, engine.dense
         )
         self.sums = engine.sums
         self.sums.begin(records.id)
@@ -88,7 +88,7 @@ class Write:
         """The free slots, read on first use; reservations of dead processes are free again."""
         if self._space is None:
             space = self._engine.space
-            space.begin(self.records, self.records.id, self.records.meta.slots)
+            space.begin(self.records, self.records.id, self.records.number("slots"))
             self._space = space
             for key, _ in list(self.records.scan(RESERVED)):
                 number = key_number(key)
@@ -123,9 +123,10 @@ class Write:
         if self._space is not None:
             self._space.save(self.records, self.records.new_number)
             slots = self._space.slots
-            if slots > self.records.meta.slots and slots > self._engine.arena.durable:
-                self._engine.arena.sync()  # no slot is counted that a crash could cut off (I2)
-            self.records.change_meta(slots=slots)
+            if slots > self.records.number("slots"):
+                if slots > self._engine.arena.durable:
+                    self._engine.arena.sync()  # no slot is counted that a crash could cut off (I2)
+                self.records.change_meta(slots=slots)
 
 
 class Engine:
@@ -242,7 +243,7 @@ class Engine:
                 if write.records.written:  # LMDB gives one that wrote nothing no number
                     self.space.committed(transaction)
                     self.sums.committed(transaction)
-                    self._note_head(write.head, write.records.meta.next_version, transaction)
+                    self._note_head(write.head, write.records.number("next_version"), transaction)
                 else:
                     self.sums.committed(transaction - 1)
                 write.nodes.committed()

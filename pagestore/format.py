@@ -185,19 +185,31 @@ def page_sums(buffer: memoryview, page_size: int) -> SumArray:
     return np.fromiter((digest(buffer[i : i + page_size]) for i in cuts), np.uint64, len(cuts))
 
 
+_ONE, _HALF = np.uint64(1), np.uint64(33)
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_MIX_FIRST, _MIX_SECOND = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
+
+
 def content_hash(pages: IntArray, sums: SumArray) -> int:
     """Order-free hash of a set of pages: the sum of one mixed term a page, modulo 2**64.
 
     Being a sum it is updated with what changed alone, and does not depend on where pages are
     stored, so moving them leaves it as it was. The mixer is MurmurHash3's 64-bit finaliser.
     """
-    x = sums ^ (pages.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1))
-    x ^= x >> np.uint64(33)
-    x *= np.uint64(0xFF51AFD7ED558CCD)
-    x ^= x >> np.uint64(33)
-    x *= np.uint64(0xC4CEB9FE1A85EC53)
-    x ^= x >> np.uint64(33)
-    return int(np.add.reduce(x, dtype=np.uint64)) if len(x) else 0
+    return int(content_terms(pages, sums).sum())
+
+
+def content_terms(pages: IntArray, sums: SumArray) -> SumArray:
+    """What each page adds to the content hash."""
+    x = pages.view(np.uint64) * _SPREAD
+    x += _ONE
+    x ^= sums
+    x ^= x >> _HALF
+    x *= _MIX_FIRST
+    x ^= x >> _HALF
+    x *= _MIX_SECOND
+    x ^= x >> _HALF
+    return x
 
 
 # --------------------------------------------------------------------------------- superblock
@@ -625,7 +637,8 @@ RUN = np.dtype([("start", "<u8"), ("length", "<u4")])
 def sorted_unique(numbers: IntArray) -> IntArray:
     """Sorted, each once: by sorting, which for these sizes beats NumPy's hashing."""
     numbers = np.sort(numbers)
-    return numbers[np.concatenate(([True], numbers[1:] != numbers[:-1]))[: len(numbers)]]
+    new = numbers[1:] != numbers[:-1]
+    return numbers if new.all() else numbers[np.concatenate(([True], new))]
 
 
 def runs_of(slots: IntArray) -> IntArray:

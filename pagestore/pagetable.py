@@ -62,6 +62,10 @@ DENSE_PAGES = 1 << 22  # in all painted leaves together: 64 MiB of memory
 DENSE = 1 << 13  # extents: from here on a leaf's pages are painted one by one
 
 
+Single = tuple[IntArray, IntArray, IntArray]
+"""Page, slot and birth of single pages, sorted by page."""
+
+
 class Leaf(NamedTuple):
     """A decoded leaf: newest extents, then references to older runs, newest first."""
 
@@ -118,11 +122,11 @@ class DenseLeaves:
         while sum(len(p.slot) for p in self._leaves.values()) > DENSE_PAGES:
             self._leaves.popitem(last=False)
 
-    def repaint(self, old: tuple[int, int], new: tuple[int, int], extents: Extents) -> None:
+    def repaint(self, old: tuple[int, int], new: tuple[int, int], top: Single) -> None:
         """Let what was painted for a leaf show the one that replaced it."""
         painted = self._leaves.pop(old, None)
         if painted is not None:
-            self.put(new, painted.over(extents))
+            self.put(new, painted.with_pages(*top))
 
 
 class Painted(NamedTuple):
@@ -142,16 +146,17 @@ class Painted(NamedTuple):
 
     def over(self, run: Extents) -> Painted:
         """Paint one more run; in place where it fits."""
-        if not len(run):
-            return self
-        short = int(run.page[-1] + run.length[-1]) - len(self.slot)
+        return self.with_pages(*expand(run)) if len(run) else self
+
+    def with_pages(self, pages: IntArray, slots: IntArray, births: IntArray) -> Painted:
+        """Paint some sorted pages, at least one; in place where it fits."""
+        short = int(pages[-1]) + 1 - len(self.slot)
         painted = self
         if short > 0:
             painted = Painted(
                 np.concatenate((self.slot, np.full(short, -1, np.int64))),
                 np.concatenate((self.birth, np.zeros(short, np.int64))),
             )
-        pages, slots, births = expand(run)
         painted.slot[pages], painted.birth[pages] = slots, births
         return painted
 
@@ -184,7 +189,7 @@ class Nodes:
         self.moves = moves
         self.new_id = new_id  # None: read-only
         self.dense = dense
-        self._replaced: dict[int, tuple[int, Extents]] = {}
+        self._replaced: dict[int, tuple[int, Single]] = {}
         self._fresh: dict[int, Leaf | Extents] = {}
 
     def leaf(self, node: int) -> Leaf:
@@ -225,14 +230,14 @@ class Nodes:
         for node, value in self._fresh.items():
             self.cache.put((self.moves, node), value)
         if self.dense is not None:
-            for new, (old, extents) in self._replaced.items():
-                self.dense.repaint((self.moves, old), (self.moves, new), extents)
+            for new, (old, top) in self._replaced.items():
+                self.dense.repaint((self.moves, old), (self.moves, new), top)
 
     def replaced(self, old: int, new: int, extents: Extents) -> None:
         """Note that a leaf took the place of another, with these extents on top."""
-        self._replaced[new] = (old, extents)
+        self._replaced[new] = (old, expand(extents))
 
-    def put_on_top(self, old: int, new: int) -> Extents | None:
+    def put_on_top(self, old: int, new: int) -> Single | None:
         """What a leaf of this transaction has on top of the one it replaced; None: not known."""
         made = self._replaced.get(new)
         return made[1] if made is not None and made[0] == old else None
@@ -300,14 +305,36 @@ def flatten(stack: Sequence[Extents], *, keep_zeros: bool = False) -> Extents:
     stack = [run for run in stack if len(run)]
     if sum(map(len, stack)) > DENSE and len(stack) > 1:
         return _flatten_dense(stack, keep_zeros=keep_zeros)
+    flat = stack[0] if stack else Extents.empty()
+    if len(stack) == 2:
+        over = _over(*stack)
+        if over is not None:
+            flat, stack = over, []
     if len(stack) <= 1:
-        flat = stack[0] if stack else Extents.empty()
-        return flat if keep_zeros else flat.take(flat.slot != 0) if (flat.slot == 0).any() else flat
+        zero = flat.slot == 0
+        return flat if keep_zeros or not zero.any() else flat.take(~zero)
     edges = _edges(stack)
     start, length = edges[:-1], np.diff(edges)
     slot, birth, known = resolve(stack, start)
     use = known if keep_zeros else known & (slot != 0)
     return join_up(Extents(start[use], length[use], slot[use], birth[use]))
+
+
+def _over(top: Extents, low: Extents) -> Extents | None:
+    """Two runs, none of whose births both have, in one; None where `top` cuts an extent of `low`.
+
+    No extent then continues another: neither is there anything to join.
+    """
+    end = low.page + low.length
+    first = (top.page + top.length).searchsorted(low.page, "right")
+    covered = top.page.searchsorted(end, "left") > first
+    cut = covered & (low.length > 1)
+    if cut.any() or top.birth.min() <= low.birth.max():
+        return None
+    if covered.any():
+        low = low.take(~covered)
+    both = Extents.join((top, low))
+    return both.take(both.page.argsort(kind="stable"))
 
 
 def _flatten_dense(stack: Sequence[Extents], *, keep_zeros: bool) -> Extents:
@@ -381,9 +408,12 @@ def singles(pages: IntArray, slots: IntArray, birth: int) -> Extents:
     return join_up(Extents(pages, one, slots, np.full(len(pages), birth, np.int64)))
 
 
-def expand(e: Extents) -> tuple[IntArray, IntArray, IntArray]:
+def expand(e: Extents) -> Single:
     """Page, slot and birth of every single page of some extents."""
-    within = np.arange(int(e.length.sum())) - np.repeat(np.cumsum(e.length) - e.length, e.length)
+    count = int(e.length.sum())
+    if count == len(e):
+        return e.page, e.slot, e.birth
+    within = np.arange(count) - np.repeat(np.cumsum(e.length) - e.length, e.length)
     first = np.repeat(e.slot, e.length)
     slot = np.where(first != 0, first + within, 0)
     return np.repeat(e.page, e.length) + within, slot, np.repeat(e.birth, e.length)
@@ -701,7 +731,7 @@ def _children(nodes: Nodes, side: _Side | None, level: int) -> dict[int, _Side]:
 
 def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: int) -> Difference:
     if old and new and (top := nodes.put_on_top(old.node, new.node)) is not None:
-        start, new_slot, new_birth = expand(top)
+        start, new_slot, new_birth = top
         length = np.ones(len(start), np.int64)
         old_slot, old_birth = nodes.locate(old.node, start)
     else:
@@ -801,7 +831,7 @@ def exclusive(
     """Extents of `table` born after `floor` that none of `others` has: what dropping it frees."""
     first = others[0] if others else Table()
     for found in differences(nodes, table, first, floor or -1):
-        mine = found.take((found.old_slot != 0) & (found.old_birth > floor)).olds()
+        mine = found.olds().take((found.old_slot != 0) & (found.old_birth > floor))
         for other in others[1:]:
             mine = _not_in(nodes, mine, other)
         if len(mine):

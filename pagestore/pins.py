@@ -15,8 +15,7 @@ import errno
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from pagestore import kernel
@@ -88,18 +87,18 @@ class Pins:
 
     def close(self) -> None:
         """Give up the lock file, once the last array that is wired to a version is gone."""
-        with self._locked():
+        with self:
             self._closing = True
             self._close_if_done()
 
     @property
     def held(self) -> int:
-        with self._locked():
+        with self:
             return sum(self._counts.values())
 
     def acquire(self, version: VersionId) -> Pin:
         """Pin a version. The caller then checks that it still exists."""
-        with self._locked():
+        with self:
             # whoever holds it exclusively is about to commit: a short wait, and not in the kernel:
             # with the lock held there, two processes could wait for each other in a circle
             while version in self._exclusive or not (
@@ -113,14 +112,13 @@ class Pins:
         self._done.append(version)
         self._settle()
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            with self._lock:
-                self._drain()
-                yield
-        finally:
-            self._settle()
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._drain()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self._settle()
 
     def _settle(self) -> None:
         """Take in what was released; whoever has the lock does so on letting go of it."""
@@ -131,6 +129,8 @@ class Pins:
                 self._lock.release()
 
     def _drain(self) -> None:
+        if not self._done:
+            return
         if os.getpid() != self._pid or self._fd < 0:
             self._done.clear()
             return
@@ -154,7 +154,7 @@ class Pins:
 
     def try_exclusive(self, version: VersionId, mine: int = 0) -> bool:
         """Shut others out of a version that only the caller's `mine` pins hold; never waits."""
-        with self._locked():
+        with self:
             if version in self._exclusive:
                 return True
             if self._counts[version] > mine:
@@ -168,7 +168,7 @@ class Pins:
 
     def end_exclusive(self) -> None:
         """Let go of every exclusive hold; versions that are still pinned stay so."""
-        with self._locked():
+        with self:
             for version in self._exclusive:
                 if self._counts[version] > 0:
                     kernel.lock_shared(self._fd, version)
@@ -180,7 +180,7 @@ class Pins:
     # -------------------------------------------------------------------------- reservations
 
     def reserve(self, number: int) -> None:
-        with self._locked():
+        with self:
             kernel.lock_exclusive(self._fd, _RESERVATIONS + number)
             self._reservations.add(number)
 
@@ -190,7 +190,7 @@ class Pins:
 
     def abandoned(self, number: int) -> bool:
         """Whether the owner of a reservation is dead."""
-        with self._locked():
+        with self:
             if number in self._reservations:
                 return False
             offset = _RESERVATIONS + number

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from pagestore.engine import Engine, Write
 from pagestore.errors import NotFoundError
 from pagestore.format import (
@@ -62,8 +60,8 @@ def drop_unkept(
             record = records.version(version)
         except NotFoundError:
             continue
-        children = records.children(version)
-        if record.keep or len(children) > 1 or records.is_named(version):
+        named, children = records.kin(version)
+        if named or record.keep or len(children) > 1:
             records.delete(number_key(UNKEPT, version))
             continue
         if not engine.pins.try_exclusive(version, mine=int(version == leaving)):
@@ -71,7 +69,7 @@ def drop_unkept(
             continue
         _drop(write, record, [records.version(c) for c in children])
         dropped += 1
-        if record.parent != NO_VERSION:
+        if record.parent != NO_VERSION and not children:  # an only child takes its place
             todo.append(record.parent)
     return dropped
 
@@ -82,10 +80,10 @@ def _drop(write: Write, version: VersionRecord, children: list[VersionRecord]) -
         others = tables_of(children, region.id)
         dead = exclusive_nodes(nodes, region.table, others, version.parent)
         for extents in exclusive(nodes, region.table, others, version.parent):
-            write.space.give(np.sort(expand(extents)[1]))
+            write.space.give(expand(extents)[1])
         for ref in dead:
             records.delete(number_key(NODE, ref.node))
-    records.remove_version(version)
+    records.remove_version(version, [child.id for child in children])
 
 
 def tables_of(versions: Iterable[VersionRecord], region: int) -> list[Table]:

@@ -48,6 +48,10 @@ ALIGNED = 512  # slots: 2 MiB of 4 KiB pages
 GROW_LEAST = 256
 FEW_RUNS = 16  # up to here slices are faster than an index of every slot
 GROW_MOST = 16384
+SMALL = 32  # slots: a growth for at most so many is written out at once (docs/decisions/025)
+
+
+Grow = Callable[[int, bool], None]
 
 
 class Space:
@@ -57,7 +61,8 @@ class Space:
         self._free = np.zeros(0, np.bool_)
         self.free = 0
         self._seen = -1  # the LMDB transaction that the set in memory equals
-        self._log: list[tuple[int, int]] = []  # number and count of runs of each log record
+        self._log: list[int] = []  # numbers of the log records
+        self._logged = 0  # runs in all of them
         self._forget()
 
     def _forget(self) -> None:
@@ -73,7 +78,7 @@ class Space:
         """Make the set equal what the transaction sees (`transaction` is its LMDB number)."""
         if self._seen == transaction - 1 and len(self._free) == slots:
             return
-        self._free, self._log = load(records, slots)
+        self._free, self._log, self._logged = load(records, slots)
         self.free = int(np.count_nonzero(self._free))
         self._forget()
 
@@ -83,8 +88,10 @@ class Space:
 
     # ------------------------------------------------------------------------ taking, giving
 
-    def take(self, count: int, grow: Callable[[int], None], *, long: bool = False) -> IntArray:
-        """Take `count` free slots, in as few runs as may be; `grow` extends the arena's file.
+    def take(self, count: int, grow: Grow, *, long: bool = False) -> IntArray:
+        """Take `count` free slots, in as few runs as may be.
+
+        `grow` makes the arena's file so many slots long, and writes to the new ones if told to.
 
         With `long`, the arena grows rather than that short runs are used.
 
@@ -107,7 +114,7 @@ class Space:
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _next_run(
-        self, count: int, least: int, grow: Callable[[int], None], long: bool
+        self, count: int, least: int, grow: Grow, long: bool
     ) -> tuple[int, int]:
         head, self._head = self._head, None
         if head is not None and head[0] >= count:
@@ -154,19 +161,20 @@ class Space:
         holey: np.ndarray[Any, Any] = count > most
         return holey
 
-    def _grow(self, count: int, grow: Callable[[int], None]) -> tuple[int, int]:
+    def _grow(self, count: int, grow: Grow) -> tuple[int, int]:
         have = len(self._free)
         if have + count > MAX_SLOTS:
             raise FullError(f"the arena cannot have more than {MAX_SLOTS} slots")
         # a long run begins where a huge page does: the page cache can then hold it in huge pages
         skip = -have % ALIGNED if count >= ALIGNED else 0
-        step = skip + max(count, min(max(have >> 4, GROW_LEAST), GROW_MOST))
+        small = count <= SMALL
+        step = skip + max(count, min(max(0 if small else have >> 4, GROW_LEAST), GROW_MOST))
         step += -(have + step) % ALIGNED if skip or count >= ALIGNED else 0
         try:
-            grow(have + step)
+            grow(have + step, small)
         except FullError:
             skip, step = 0, count
-            grow(have + step)
+            grow(have + step, False)
         self._free = np.concatenate((self._free, np.ones(step, np.bool_)))
         self.free += step
         self._given.append(np.arange(have, have + step))
@@ -194,12 +202,13 @@ class Space:
         given: Any = runs_of(sorted_unique(np.concatenate(self._given))) if self._given else ()
         payload = pack_runs(slot_runs(given), slot_runs(self._taken))
         count = len(given) + len(self._taken)
-        if len(self._log) >= LOG_RECORDS or sum(n for _, n in self._log) + count > LOG_RUNS:
+        if len(self._log) >= LOG_RECORDS or self._logged + count > LOG_RUNS:
             self._fold(records)
             return
         at = number()
         records.put(number_key(SPACE_LOG, at), payload)
-        self._log.append((at, count))
+        self._log.append(at)
+        self._logged += count
 
     def _fold(self, records: Records) -> None:
         stored = dict(records.scan(FREE))
@@ -213,9 +222,9 @@ class Space:
                 records.put(key, payload)
             elif key in stored:
                 records.delete(key)
-        for number, _ in self._log:
+        for number in self._log:
             records.delete(number_key(SPACE_LOG, number))
-        self._log = []
+        self._log, self._logged = [], 0
 
     def aborted(self) -> None:
         """A transaction of this process came to nothing: so does what it took and gave."""
@@ -253,22 +262,23 @@ def slot_runs(runs: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def load(records: Records, slots: int) -> tuple[np.ndarray[Any, Any], list[tuple[int, int]]]:
-    """Read the free set: one bool a slot, and the log records it was read from."""
+def load(records: Records, slots: int) -> tuple[np.ndarray[Any, Any], list[int], int]:
+    """Read the free set: one bool a slot; the log records it was read from, and their runs."""
     free = np.zeros(-(-slots // FREE_CHUNK) * FREE_CHUNK, np.bool_)
     for key, raw in records.scan(FREE):
         start = key_number(key) * FREE_CHUNK
         if len(raw) != FREE_CHUNK // 8 or start >= len(free):
             raise CorruptionError("a free-space chunk has the wrong size or place")
         free[start : start + FREE_CHUNK] = np.unpackbits(np.frombuffer(raw, np.uint8))
-    log = []
+    log, runs = [], 0
     for key, raw in records.scan(SPACE_LOG):
         given, taken = unpack_runs(raw, 2)
         _mark(free, given, slots, True)
         _mark(free, taken, slots, False)
-        log.append((key_number(key), len(given) + len(taken)))
+        log.append(key_number(key))
+        runs += len(given) + len(taken)
         if len(log) > LOG_MOST:
             raise CorruptionError("the free-space log has more records than any writer leaves")
     if free[slots:].any() or free[:1].any():
         raise CorruptionError("a free-space record names a slot outside the arena")
-    return free[:slots], log
+    return free[:slots], log, runs

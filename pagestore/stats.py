@@ -65,7 +65,7 @@ class Stats(NamedTuple):
 def stats(engine: Engine) -> Stats:
     """Count; costs what the named versions changed."""
     with engine.read() as (records, nodes):
-        free, _ = load(records, records.meta.slots)
+        free, _, _ = load(records, records.meta.slots)
         reserved = sum(
             int(unpack_runs(raw, 1)[0]["length"].sum()) for _, raw in records.scan(RESERVED)
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import lmdb
@@ -22,6 +22,7 @@ from pagestore.bounds import check_meta, check_version
 from pagestore.errors import CorruptionError, ExistsError, InvalidError, NotFoundError
 from pagestore.format import (
     BRANCH,
+    CHILD,
     MAX_NAME,
     META,
     NO_VERSION,
@@ -45,6 +46,9 @@ from pagestore.format import (
     split_version_key,
     unseal,
 )
+
+
+DECODED_MOST = 256  # version records
 
 
 @functools.lru_cache(16)
@@ -71,6 +75,7 @@ class Transaction:
                 f"of {last}: a part of it is older, or was not written by pagestore (X2)"
             )
         self._sum = self.meta.records
+        self._unwritten: dict[VersionId, VersionRecord] = {}  # until `finish`: they change again
 
     @property
     def id(self) -> int:
@@ -81,7 +86,7 @@ class Transaction:
 
     def get(self, key: bytes) -> bytes | None:
         value = self._txn.get(key)
-        return None if value is None else unseal(key, bytes(value))
+        return None if value is None else unseal(key, value)
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         with self._txn.cursor() as cursor:
@@ -90,16 +95,14 @@ class Transaction:
     def put(self, key: bytes, payload: bytes) -> None:
         value = seal(key, payload)
         self.written += len(value)
-        self._sum += record_sum(value)
-        if not self._txn.put(key, value, overwrite=False):
-            self._sum -= record_sum(bytes(self._txn.get(key) or b""))
-            self._txn.put(key, value)
+        old = self._txn.replace(key, value)
+        self._sum += record_sum(value) - (record_sum(old) if old else 0)
 
     def delete(self, key: bytes) -> bool:
         value = self._txn.pop(key)
         if value is None:
             return False
-        self._sum -= record_sum(bytes(value))
+        self._sum -= record_sum(value)
         self.written += 256
         return True
 
@@ -136,12 +139,17 @@ class Transaction:
             self._meta, self._changed = self._meta._replace(**changes), {}
         return self._meta
 
+    def number(self, counter: str) -> int:
+        """One number of the meta record, as the transaction leaves it."""
+        value: int | None = self._changed.get(counter)
+        return getattr(self._meta, counter) if value is None else value
+
     def change_meta(self, **numbers: int) -> None:
         """Give numbers of the meta record other values; merged when it is looked at."""
         self._changed |= numbers
 
     def _next(self, counter: str) -> int:
-        value: int = self._changed.get(counter) or getattr(self._meta, counter)
+        value = self.number(counter)
         self._changed[counter] = value + 1
         return value
 
@@ -157,8 +165,9 @@ class Transaction:
     def new_number(self) -> int:
         return self._next("next_number")
 
-    def save_meta(self) -> None:
-        """Have the meta record speak of this transaction, if it wrote anything (X2)."""
+    def finish(self) -> None:
+        """Write what was held back, and have the meta record speak of this transaction (X2)."""
+        self._write_versions()
         if self.written:
             self.change_meta(transaction=self.id, records=self._sum % (1 << 64))
             value = seal(META, self.meta.pack())
@@ -183,6 +192,8 @@ class Transaction:
         """Return a kept version; `NotFoundError` if there is none of that id."""
         if not isinstance(version, int) or not 0 < version < 1 << 63:
             raise NotFoundError(f"there is no version {version}")
+        if version in self._unwritten:
+            return self._unwritten[version]
         raw = self.get(number_key(VERSION, version))
         if raw is None:
             raise NotFoundError(f"there is no version {version}: dropped, or never made")
@@ -192,30 +203,52 @@ class Transaction:
         return record
 
     def put_version(self, record: VersionRecord) -> None:
-        self.put(number_key(VERSION, record.id), record.pack())
+        self._unwritten[record.id] = record
+
+    def _write_versions(self) -> None:
+        for record in self._unwritten.values():
+            raw = record.pack()
+            _remember(raw, record)
+            self.put(number_key(VERSION, record.id), raw)
+        self._unwritten.clear()
 
     def add_version(self, record: VersionRecord) -> None:
         self.put_version(record)
         if record.parent != NO_VERSION:
             self.put(child_key(record.parent, record.id), b"")
 
-    def remove_version(self, record: VersionRecord) -> None:
+    def remove_version(self, record: VersionRecord, children: Iterable[VersionId]) -> None:
         """Forget a version of at most one child, which becomes a child of its parent."""
-        for child in self.children(record.id):
+        for child in children:
             self.delete(child_key(record.id, child))
             self.put_version(self.version(child)._replace(parent=record.parent))
             if record.parent != NO_VERSION:
                 self.put(child_key(record.parent, child), b"")
         if record.parent != NO_VERSION:
             self.delete(child_key(record.parent, record.id))
+        self._unwritten.pop(record.id, None)
         self.delete(number_key(VERSION, record.id))
         self.delete(number_key(UNKEPT, record.id))
+
+    def kin(self, version: VersionId) -> tuple[bool, list[VersionId]]:
+        """Whether a name stands for a version, and if not, its first two children."""
+        children: list[VersionId] = []
+        for key in self.keys(number_key(VERSION, version)):
+            kind = key[VERSION_KEY_SIZE : VERSION_KEY_SIZE + 1]
+            if kind in _KINDS:
+                return True, []
+            if kind == CHILD:
+                children.append(VersionId(int.from_bytes(key[VERSION_KEY_SIZE + 1 :], "big")))
+                if len(children) == 2:
+                    break
+        return False, children
 
     def children(self, version: VersionId) -> list[VersionId]:
         rests = (split_version_key(key)[2] for key in self.keys(child_key(version)))
         return [VersionId(int.from_bytes(rest, "big")) for rest in rests]
 
     def versions(self) -> Iterator[VersionRecord]:
+        self._write_versions()
         for key, raw in self.scan(VERSION):
             if len(key) == VERSION_KEY_SIZE:
                 record = _version(raw)
@@ -298,9 +331,6 @@ class Transaction:
             for key in self.keys(named_key(version, kind))
         ]
 
-    def is_named(self, version: VersionId) -> bool:
-        return any(self.has(named_key(version, kind)) for kind in (SNAPSHOT, BRANCH))
-
     def resolve(self, ref: object) -> VersionRecord:
         """Return the version that a name, an id or ``NAME~2`` refers to."""
         if isinstance(ref, int) and not isinstance(ref, bool):
@@ -330,11 +360,22 @@ class Transaction:
         raise NotFoundError(f"there is no snapshot or branch {name!r}")
 
 
-@functools.lru_cache(256)
+_decoded: dict[bytes, VersionRecord] = {}
+
+
 def _version(raw: bytes) -> VersionRecord:
-    record = VersionRecord.unpack(raw)
-    check_version(record)
+    record = _decoded.get(raw)
+    if record is None:
+        record = VersionRecord.unpack(raw)
+        check_version(record)
+        _remember(raw, record)
     return record
+
+
+def _remember(raw: bytes, record: VersionRecord) -> None:
+    if len(_decoded) >= DECODED_MOST:
+        _decoded.clear()
+    _decoded[raw] = record
 
 
 _KINDS = {SNAPSHOT: "snapshot", BRANCH: "branch"}

@@ -222,7 +222,7 @@ def _space(walk: _Walk) -> Iterator[Finding]:
     slots = walk.records.meta.slots
     if walk.arena.slots < slots:
         yield Finding("I6", str(walk.arena.path), f"holds {walk.arena.slots} of {slots} slots")
-    free, _ = load(walk.records, slots)
+    free, _, _ = load(walk.records, slots)
     reserved = np.zeros(slots, np.bool_)
     for key, raw in walk.records.scan(RESERVED):
         mine = expand_runs(unpack_runs(raw, 1)[0], slots)
@@ -272,7 +272,7 @@ def _still_wrong(engine: Engine, slots: IntArray, sums: SumArray) -> list[int]:
     if not len(slots):
         return []
     with engine.read() as (records, _):
-        free, _ = load(records, records.meta.slots)
+        free, _, _ = load(records, records.meta.slots)
         same = read_sums(records, slots) == sums
     found: list[int] = slots[same & ~free[slots]].tolist()
     return found

@@ -42,7 +42,7 @@ class Disk:
         self.numbers += 1
         return self.numbers
 
-    def grow(self, slots: int) -> None:
+    def grow(self, slots: int, fill: bool = False) -> None:
         if slots > self.most:
             raise FullError("the disk is full")
 
@@ -79,7 +79,7 @@ class Disk:
         self.used = (self.used - given) | taken
 
     def check(self) -> None:
-        free, _ = space_module.load(self.records, self.slots)
+        free, _, _ = space_module.load(self.records, self.slots)
         assert set(np.flatnonzero(free).tolist()) == set(range(1, self.slots)) - self.used
 
 
