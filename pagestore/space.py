@@ -113,9 +113,7 @@ class Space:
             count -= used
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def _next_run(
-        self, count: int, least: int, grow: Grow, long: bool
-    ) -> tuple[int, int]:
+    def _next_run(self, count: int, least: int, grow: Grow, long: bool) -> tuple[int, int]:
         head, self._head = self._head, None
         if head is not None and head[0] >= count:
             return head

@@ -47,7 +47,6 @@ from pagestore.format import (
     unseal,
 )
 
-
 DECODED_MOST = 256  # version records
 
 
@@ -62,7 +61,7 @@ class Transaction:
     """Sealed records within one LMDB transaction."""
 
     def __init__(self, txn: lmdb.Transaction, *, writing: bool = False) -> None:
-        self._txn = txn
+        self._txn: Any = txn  # with buffers=False all it gives is bytes
         self.written = 0
         raw = self.get(META)
         if raw is None:
