@@ -571,7 +571,11 @@ IN_WORDS = {
         f"gaps of up to {wiring.BRIDGE_GAP} pages",
         f"if {wiring.LONG} pages or more",
     ],
-    D + "005-room-in-the-catalog.md": [f"and {catalog.RESERVE >> 20} MiB ahead"],
+    D + "005-room-in-the-catalog.md": [f"between half and {catalog.RESERVE >> 20} MiB of"],
+    D + "025-written-ahead.md": [
+        f"commit of at most {space.SMALL} pages grows by {space.GROW_LEAST} slots",
+        f"0.5 to {catalog.RESERVE >> 20} MiB of them",
+    ],
     D + "006-memory-after-a-commit.md": [
         f"more than {draft.FLUSH_PIECES:,} pieces",
         f"every {workspace.CHECK_SECONDS * 1000:.0f} ms",
