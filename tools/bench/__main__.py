@@ -71,13 +71,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--scale", choices=SCALES, help="--quick is 64 MiB instead of 1 GiB")
     parser.add_argument("--only", type=_works, default=list(MODULES), metavar="W1,W3")
-    parser.add_argument("--peers", default=USUAL, help="beginnings of names, or all: %(default)s")
+    parser.add_argument("--peers", help=f"beginnings of names, or all; usual: {USUAL}")
     parser.add_argument("--out", default="bench-results", help="where tables and plots go")
     parser.add_argument("--dir", default=tempfile.gettempdir(), help="where the stores go")
     parser.add_argument("--strict", action="store_true", help="fail when a target is missed")
     parser.add_argument("--profile", metavar="FILE", help="the steps of each operation instead")
     parser.add_argument("--report", metavar="JSON", help="only draw an earlier result again")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.peers is None:
+        options.peers = USUAL if options.scale == "full" else ""
+    return options
 
 
 def _works(text: str) -> list[str]:

@@ -30,7 +30,8 @@ def run(bench: Bench) -> None:
 
 def _case(bench: Bench, found: list[_Opening], count: int, share: float) -> None:
     for opening in found:
-        opening.look(max(1, round(share * opening.store.newest)))
+        newest = opening.store.newest
+        opening.look(min(newest, max(1, round(share * newest))))
     budget = bench.scale.budget * len(found)
     acts = [partial(opening.act) for opening in found]
     interleave(bench.scale.times(9), *acts, budget=budget)

@@ -152,11 +152,11 @@ def _reader(i: int, what: tuple[Any, ...], plain: str, mode: Any, ready: Any, sc
         ready[i] = -1
         raise
     ready[i] = 1
-    while mode.value != STOP:
-        if mode.value == IDLE:
+    while (what_now := mode.value) != STOP:
+        if what_now == IDLE:
             time.sleep(0.002)
         else:
-            scan[mode.value]()
+            scan[what_now]()
             count, first, last = scans
             last[i] = time.monotonic()
             first[i] = first[i] or last[i]
