@@ -20,6 +20,7 @@ from pagestore.format import (
 )
 
 _SIZE = SUMS_CHUNK * 8
+_WITHIN = np.arange(SUMS_CHUNK)
 
 
 def read_sums(records: Records, slots: IntArray) -> SumArray:
@@ -32,19 +33,6 @@ def read_sums(records: Records, slots: IntArray) -> SumArray:
     return sums
 
 
-def write_sums(records: Records, slots: IntArray, sums: SumArray) -> None:
-    """Note the checksums of pages that were written to some slots."""
-    if not len(slots):
-        return
-    chunk = slots // SUMS_CHUNK
-    chunks = sorted_unique(chunk)
-    table = _load(records, chunks, missing=True)
-    table[chunks.searchsorted(chunk), slots % SUMS_CHUNK] = sums
-    raw = table.astype("<u8", copy=False).tobytes()
-    for i, number in enumerate(chunks.tolist()):
-        records.put(number_key(SUMS, number), raw[i * _SIZE : (i + 1) * _SIZE])
-
-
 def _load(records: Records, chunks: IntArray, *, missing: bool) -> SumArray:
     keys = [number_key(SUMS, c) for c in chunks.tolist()]
     found = records.get_many(keys)
@@ -53,6 +41,11 @@ def _load(records: Records, chunks: IntArray, *, missing: bool) -> SumArray:
     if len(raw) != _SIZE * len(keys):
         raise CorruptionError("the checksums of slots in use are missing, or of the wrong size")
     return np.frombuffer(raw, "<u8").reshape(-1, SUMS_CHUNK).astype(np.uint64)
+
+
+def _slots_of(chunks: IntArray) -> IntArray:
+    """The slots whose checksums share a record: a row for each record."""
+    return chunks[:, None] * SUMS_CHUNK + _WITHIN
 
 
 class KnownSums:
@@ -86,10 +79,16 @@ class KnownSums:
         return sums
 
     def write(self, records: Records, slots: IntArray, sums: SumArray) -> None:
-        """As `write_sums`."""
-        write_sums(records, slots, sums)
-        self._make_room(slots)
+        """Note the checksums of pages that were written to some slots."""
+        chunks = sorted_unique(slots // SUMS_CHUNK)
+        every = _slots_of(chunks)
+        self._make_room(every)
+        unknown = chunks[~self._known[every].all(axis=1)]
+        if len(unknown):
+            self._note(_slots_of(unknown), _load(records, unknown, missing=True))
         self._note(slots, sums)
+        for number, table in zip(chunks.tolist(), self._sums[every], strict=True):
+            records.put(number_key(SUMS, number), table.astype("<u8", copy=False).tobytes())
 
     def _note(self, slots: IntArray, sums: SumArray) -> None:
         self._sums[slots] = sums

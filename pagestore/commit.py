@@ -58,6 +58,7 @@ from pagestore.pins import Pin
 from pagestore.reclaim import drop_unkept
 
 BATCH_BYTES = 4 << 20
+WORTH_STARTING = 1 << 20  # bytes: less is written by the sync just as soon
 NO_PAGES: IntArray = np.empty(0, np.int64)
 NO_SUMS: SumArray = np.empty(0, np.uint64)
 
@@ -400,6 +401,8 @@ def write_pages(arena: Arena, batch: np.ndarray[Any, Any], slots: IntArray) -> N
         size = count * arena.page_size
         arena.write(start, data[at : at + size])
         at += size
+    if at >= WORTH_STARTING:
+        arena.start_writing()
 
 
 # ------------------------------------------------------------------------------------ conflicts

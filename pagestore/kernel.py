@@ -45,6 +45,12 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 _libc.preadv.restype = ctypes.c_ssize_t
 _libc.preadv.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64]
+_libc.sync_file_range.argtypes = [
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.c_uint,
+]
 _libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
 _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = [ctypes.c_long, ctypes.c_long]
@@ -376,6 +382,7 @@ def overwrite_in_place(fd: int) -> None:
 
 
 _FALLOC_FL_KEEP_SIZE: Final = 1
+_SYNC_FILE_RANGE_WRITE: Final = 2
 _FALLOC_FL_PUNCH_HOLE: Final = 2
 
 
@@ -389,6 +396,11 @@ def allocate(fd: int, offset: int, nbytes: int, *, keep_size: bool = False) -> N
         if not keep_size:
             with _naming("posix_fallocate"):
                 os.posix_fallocate(fd, offset, nbytes)
+
+
+def start_writing(fd: int) -> None:
+    """Have the disk begin to write what is dirty in a file; promises nothing."""
+    _call("sync_file_range", fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
 
 def punch_hole(fd: int, offset: int, nbytes: int) -> None:

@@ -473,6 +473,8 @@ def lookup(nodes: Nodes, table: Table, pages: IntArray) -> tuple[IntArray, IntAr
     birth = np.zeros(len(pages), np.int64)
     if table.root is None or not len(pages):
         return slot, birth
+    if table.height == 0:
+        return nodes.locate(table.root.node, pages)
     for base, node in leaves(nodes, table, sorted_unique(pages >> LEAF_BITS)):
         a, b = np.searchsorted(pages, (base, base + LEAF_SPAN))
         slot[a:b], birth[a:b] = nodes.locate(node, pages[a:b] - base)
