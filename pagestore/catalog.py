@@ -42,7 +42,7 @@ from pagestore.format import (
     Meta,
     seal,
 )
-from pagestore.structure import unsound
+from pagestore.structure import unsound, used
 from pagestore.transaction import Transaction
 
 MAP_SIZE = 1 << 40  # address space only; halved until the process is allowed it
@@ -62,6 +62,15 @@ def seal_of(path: Path) -> CatalogSeal:
             size += got
             digest.update(piece[:got])
     return CatalogSeal(size, digest.digest())
+
+
+def trim(path: Path) -> None:
+    """Cut off what was written ahead of LMDB: zeros, in a file that nobody has open."""
+    end = used(path)
+    with path.open("r+b", buffering=0) as file:
+        tail = os.pread(file.fileno(), 2 * RESERVE, end)
+        if not tail.strip(b"\0") and len(tail) < 2 * RESERVE:
+            file.truncate(end)
 
 
 _FULL = lmdb.MapFullError | lmdb.ReadersFullError | lmdb.TlsFullError | lmdb.TxnFullError

@@ -72,6 +72,13 @@ def unsound(path: Path) -> list[str]:
         return [f"it cannot be followed: {type(e).__name__} {e}"]
 
 
+def used(path: Path) -> int:
+    """Bytes of a sound file that LMDB counts as its own; behind them is nothing."""
+    with path.open("rb") as file:
+        newest = max(_metas(file), key=lambda m: m.transaction)
+        return (newest.last_page + 1) * newest.page_size
+
+
 def _metas(file: BinaryIO) -> list[_Meta]:
     first = _Meta.unpack(_read(file, 0, SMALLEST))
     if first.page_size & (first.page_size - 1) or not SMALLEST <= first.page_size <= LARGEST:

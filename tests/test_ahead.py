@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pagestore
 from pagestore.arena import FileIO
 from pagestore.catalog import RESERVE
 from pagestore.space import GROW_LEAST
+from pagestore.structure import used
 
 PAGE = 4096
 
@@ -73,3 +75,26 @@ def test_the_catalog_has_zeros_behind_its_last_page(make_store):
     raw = (store.path / "catalog").read_bytes()
     assert len(raw) - used >= RESERVE // 2 - (64 << 10)
     assert not any(raw[used:])
+
+
+def test_zeros_behind_the_catalog_are_cut_when_a_store_is_closed(tmp_path):
+    path = tmp_path / "s.ps"
+    with pagestore.open(path) as store:
+        store.snapshot("a")
+        assert (path / "catalog").stat().st_size > used(path / "catalog") + RESERVE // 4
+    assert (path / "catalog").stat().st_size == used(path / "catalog")
+    with pagestore.open(path, "r+") as store:
+        store.snapshot("b")
+        with (path / "catalog").open("ab") as file:
+            file.write(b"not zeros")
+    assert (path / "catalog").read_bytes().endswith(b"not zeros")
+
+
+def test_a_page_that_lmdb_counts_is_never_cut(tmp_path, monkeypatch):
+    """Should its own count be damaged, what lies behind is no zeros."""
+    path = tmp_path / "s.ps"
+    with pagestore.open(path) as store:
+        store.snapshot("a")
+        size = used(path / "catalog")
+        monkeypatch.setattr("pagestore.catalog.used", lambda _: size - PAGE)
+    assert (path / "catalog").stat().st_size > size

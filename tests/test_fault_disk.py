@@ -15,6 +15,7 @@ import pytest
 import pagestore
 from pagestore import FullError, ReadOnlyError, kernel
 from pagestore.engine import BALLAST, CATALOG
+from pagestore.structure import used
 from tests.damage import PAGE, assert_clean, contents, in_child, small_store, verdict
 
 PAGES = 256
@@ -191,7 +192,7 @@ def test_the_ballast_is_dropped_for_a_deletion(disk, store, monkeypatch):
         return dropped[-1]
 
     monkeypatch.setattr(engine, "_drop_ballast", noted)
-    os.truncate(path / CATALOG, (path / CATALOG).stat().st_size)  # frees what is reserved behind it
+    os.truncate(path / CATALOG, used(path / CATALOG))  # frees what is reserved behind it
     engine.catalog._reserved = 0
     fill(disk)
     with store.begin() as ws:
