@@ -63,10 +63,11 @@ class Results:
             if peer["kind"] == "versions" and not name.startswith("pagestore")
         ]
 
-    def best(self, work: str, case: str, metric: str) -> float | None:
-        """The least median of the rivals."""
-        found = [self.median(work, case, metric, rival) for rival in self.rivals()]
-        return min((value for value in found if value is not None), default=None)
+    def best(self, work: str, case: str, metric: str) -> tuple[float | None, str]:
+        """The least median of the rivals, and whose it is."""
+        found = [(self.median(work, case, metric, rival), rival) for rival in self.rivals()]
+        known = [(value, self.title(rival)) for value, rival in found if value is not None]
+        return min(known, default=(None, "nobody"))
 
     def title(self, peer: str) -> str:
         return self.peers[peer]["title"] if peer in self.peers else peer

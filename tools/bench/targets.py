@@ -40,6 +40,11 @@ def _over(a: float | None, b: float | None) -> float | None:
     return a / b if a is not None and b else None
 
 
+def _best(r: Results, work: str, case: str, metric: str, what: str, goal: float) -> Verdict:
+    value, whose = r.best(work, case, metric)
+    return Verdict(work, f"{what} ({whose})", _over(r.median(work, case, metric), value), goal)
+
+
 def _snapshots(r: Results) -> Iterator[Verdict]:
     for case in r.cases("W1", "commit"):
         large = case == f"{r.scale['many']:,} pages"
@@ -48,11 +53,9 @@ def _snapshots(r: Results) -> Iterator[Verdict]:
         goal = 1.3 if large else 2.0
         yield Verdict("W1", f"snapshot, {case}: time over the limit's", _over(ours, least), goal)
     for case in r.cases("W1", BOTH):
-        ratio = _over(r.median("W1", case, BOTH), r.best("W1", case, BOTH))
-        yield Verdict("W1", f"snapshot, {case}: time over the best peer's", ratio, 0.1)
+        yield _best(r, "W1", case, BOTH, f"snapshot, {case}: time over the best peer's", 0.1)
     for case in r.cases("W1", "space"):
-        ratio = _over(r.median("W1", case, "space"), r.best("W1", case, "space"))
-        yield Verdict("W1", f"snapshot, {case}: space over the best peer's", ratio, 0.2)
+        yield _best(r, "W1", case, "space", f"snapshot, {case}: space over the best peer's", 0.2)
 
 
 def _commits(r: Results) -> Iterator[Verdict]:
@@ -103,8 +106,7 @@ def _deleting(r: Results) -> Iterator[Verdict]:
     for case in cases:
         back = r.median("W7", case, "bytes back")
         yield Verdict("W7", f"bytes back: {case}", back, 0.99, at_least=True)
-        ratio = _over(r.median("W7", case, both), r.best("W7", case, both))
-        yield Verdict("W7", f"time over the best peer's: {case}", ratio, 0.1)
+        yield _best(r, "W7", case, both, f"delete {case}: time over the best peer's", 0.1)
     few, many = (r.find("W7", case, "delete") for case in cases[:2]) if cases[1:] else (None, None)
     if few and many and few.x and many.x:
         ratio = _over(many.values[0] / many.x, few.values[0] / few.x)

@@ -9,7 +9,7 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from tools.bench.peers import PAGE, Key, Pages, Peer, Rows, total
+from tools.bench.peers import PAGE, Key, Pages, Peer, Rows, total_of
 
 MAP_SIZE = 64 << 30
 
@@ -89,11 +89,8 @@ class Transaction:
         return rows
 
     def scan(self) -> int:
-        found = 0
         with self._txn.cursor() as cursor:
-            for value in cursor.iternext(keys=False, values=True):
-                found += total(np.frombuffer(value, np.uint8))
-        return found % (1 << 64)
+            return total_of(cursor.iternext(keys=False, values=True))
 
     def close(self) -> None:
         self._txn.abort()

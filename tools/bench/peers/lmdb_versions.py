@@ -10,7 +10,7 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from tools.bench.peers import PAGE, Key, Pages, Peer, Rows, total
+from tools.bench.peers import PAGE, Key, Pages, Peer, Rows, total_of
 from tools.bench.peers._lines import Line, between, child, decode, encode
 
 MAP_SIZE = 64 << 30
@@ -161,10 +161,7 @@ class Version:
         return rows
 
     def scan(self) -> int:
-        found = 0
-        for page in range(self._pages):
-            found += total(np.frombuffer(self._find(page), np.uint8))
-        return found % (1 << 64)
+        return total_of(map(self._find, range(self._pages)))
 
     def close(self) -> None:
         self._cursor.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tools.bench.peers import PAGE, Key, Pages, Peer, Rows, total
+from tools.bench.peers import PAGE, Key, Pages, Peer, Rows, total_of
 from tools.bench.peers._lines import Line, between, child, decode, encode
 
 LAST = (1 << 31) - 1
@@ -162,11 +162,9 @@ class Version:
 
     def scan(self) -> int:
         if len(self._line) > 1:
-            values: Iterable[bytes] = map(self._find, range(self._pages))
-        else:
-            rows = self._db.execute(SCAN, (LAST - self._line[0][1],))
-            values = (data for (data,) in rows)
-        return sum(total(np.frombuffer(data, np.uint8)) for data in values) % (1 << 64)
+            return total_of(map(self._find, range(self._pages)))
+        rows = self._db.execute(SCAN, (LAST - self._line[0][1],))
+        return total_of(data for (data,) in rows)
 
     def close(self) -> None:
         pass

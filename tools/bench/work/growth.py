@@ -29,7 +29,7 @@ def _sizes(bench: Bench, name: str) -> None:
     with ExitStack() as stack:
         for pages in (scale.small, scale.pages, scale.huge):
             expected = 8 * took
-            if expected > 4 * scale.patience:
+            if expected > 2 * scale.patience:
                 note = f"{_size(pages)} not measured: it would take {expected:.0f} s to load"
                 bench.emit(name, _size(pages), "lacks", note=note)
                 break
@@ -56,7 +56,7 @@ def _versions(bench: Bench, name: str) -> None:
         with bench.history(4, versions, scale.small, [name], last=last, readonly=False) as olds:
             for old in olds:
                 _compare(bench, old, versions)
-                if last:
+                if last and old.newest >= versions:
                     _continue(bench, old)
 
 

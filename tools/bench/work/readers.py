@@ -35,20 +35,21 @@ PHASES = (
 
 
 def run(bench: Bench) -> None:
-    rounds = bench.scale.times(5)
     for name in bench.peers:
         if find(name).kind != "limit":
             with bench.lacking(name), bench.fresh(peers=[name, "limit"]) as stores:
                 if len(stores) == 2:
-                    _measure(bench, stores[0], stores[1], rounds)
+                    _measure(bench, stores[0], stores[1])
 
 
-def _measure(bench: Bench, store: Store, plain: Store, rounds: int) -> None:
+def _measure(bench: Bench, store: Store, plain: Store) -> None:
     reader = store.peer.reader(store.key(0))
     scan = seconds(reader.scan)
     reader.close()
     share = bench.scale.readers / (multiprocessing.cpu_count() or 1)
     length = min(bench.scale.budget, max(bench.scale.budget / 6, 3 * scan * share))
+    enough = round(10 * bench.scale.budget / (len(PHASES) * length))
+    rounds = max(1, min(bench.scale.times(6), enough))
     with _Crew(store, plain, bench.scale.readers) as crew:
         for _ in range(rounds):
             for phase in PHASES:
