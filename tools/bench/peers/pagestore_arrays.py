@@ -90,7 +90,8 @@ with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2
 
     def give_back(self) -> None:
         self._leave()  # an open workspace pins the pages of its base
-        self.store.compact()
+        while self.store.compact().moved_pages:
+            pass
         self._workspace = self.store.begin()
         self._use()
 

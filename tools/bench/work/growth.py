@@ -11,6 +11,7 @@ from functools import partial
 
 from tools.bench.harness import interleave
 from tools.bench.peers import find
+from tools.bench.results import OURS
 from tools.bench.stores import Bench, Store
 
 TITLE = "Growth: the same commit by size of the region and by number of versions"
@@ -29,7 +30,7 @@ def _sizes(bench: Bench, name: str) -> None:
     with ExitStack() as stack:
         for pages in (scale.small, scale.pages, scale.huge):
             expected = 8 * took
-            if expected > 2 * scale.patience:
+            if expected > _patience(bench, name, 2):
                 note = f"{_size(pages)} not measured: it would take {expected:.0f} s to load"
                 bench.emit(name, _size(pages), "lacks", note=note)
                 break
@@ -61,12 +62,16 @@ def _versions(bench: Bench, name: str) -> None:
 
 
 def _continue(bench: Bench, old: Store) -> None:
-    """Go on to the longest history; who is not the subject here gets less time for it."""
-    ours = old.name == "pagestore_arrays"
-    end = time.monotonic() + bench.scale.patience * (12 if ours else 1)
+    """Go on to the longest history."""
+    end = time.monotonic() + _patience(bench, old.name, 1)
     while old.newest < bench.scale.longest and time.monotonic() < end:
         old.step(4)
     _compare(bench, old, bench.scale.longest)
+
+
+def _patience(bench: Bench, name: str, share: float) -> float:
+    """Seconds for what is large; the subject has more, so that it is seen at its largest."""
+    return bench.scale.patience * (12 if name == OURS else share)
 
 
 def _compare(bench: Bench, old: Store, versions: int) -> None:
