@@ -14,13 +14,13 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from tools.bench import targets
 from tools.bench.results import LIMIT, OURS, Results
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C6D1F", "#555555")
-MARKERS = "osD^vPX<>h*p"
+MARKERS = "sD^vPX<>h*p"
 OUR_COLOUR, LIMIT_COLOUR, OTHER_COLOUR = "#D55E00", "#000000", "#56B4E9"
 STYLE = {
     "figure.facecolor": "white",
@@ -89,18 +89,19 @@ def _snapshot_time(r: Results) -> Any:
 
 def _snapshot_space(r: Results) -> Any:
     lines = {
-        peer: [(x, y / 1024) for x, y in _line(r, "W1", "space", peer) if x and y > 0]
+        peer: [(x, y / x / 4096) for x, y in _line(r, "W1", "space", peer) if x and y > 0]
         for peer in r.peers
+        if peer == OURS or not peer.startswith("pagestore")
     }
     if not lines[OURS]:
         return None
     figure, axes = plt.subplots(figsize=(8.5, 5))
     ticks = sorted(x for x, _ in lines[OURS])
-    lines["the changed pages alone"] = [(x, x * 4) for x in ticks]
+    lines["the pages alone"] = [(x, 1.0) for x in ticks]
     _draw_lines(r, axes, lines)
     axes.set_title(f"Disk space of one more version of {_region(r)}")
     axes.set_xlabel("4 KiB pages changed in the version")
-    axes.set_ylabel("KiB allocated a version, mean")
+    axes.set_ylabel("bytes allocated for each byte changed, mean")
     axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
     return figure
 
@@ -188,11 +189,15 @@ def _line(r: Results, work: str, metric: str, peer: str, ending: str = "") -> Li
     return sorted(found.items())
 
 
+def _plain(value: float, _: object) -> str:
+    return f"{value:,.10g}"
+
+
 def _draw_lines(r: Results, axes: Any, lines: Mapping[str, Line]) -> None:
     """Lines on two logarithmic axes, each named at its end."""
     axes.set_xscale("log")
     axes.set_yscale("log")
-    others = 0
+    others = [p for p in r.peers if not p.startswith("pagestore") and p != LIMIT]
     ends = []
     for peer, line in lines.items():
         if not line:
@@ -204,13 +209,16 @@ def _draw_lines(r: Results, axes: Any, lines: Mapping[str, Line]) -> None:
         elif peer == LIMIT or peer not in r.peers:
             look |= {"color": LIMIT_COLOUR, "linestyle": "--", "marker": "", "zorder": 3}
         else:
-            look |= {"color": COLOURS[others % len(COLOURS)], "marker": MARKERS[1 + others % 11]}
-            others += 1
+            i = others.index(peer)
+            look |= {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+            look |= {"linestyle": "-" if i < len(COLOURS) else (0, (5, 1.5))}
         xs, ys = zip(*line, strict=True)
         axes.plot(xs, ys, **look)
         ends.append((ys[-1], xs[-1], r.title(peer).replace("`", ""), look["color"]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 300 else (1, 2, 5)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(_plain))
     axes.minorticks_off()
     _name_ends(axes, ends)
 
@@ -262,7 +270,7 @@ def _draw_bars(
     axes.set_xscale("log")
     axes.set_xlim(min(heights) / 2, max(heights) * 2.5)
     axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
     axes.minorticks_off()
     for i, height in enumerate(heights):
         axes.text(height * 1.06, i, shown.format(height), va="center", fontsize=9)

@@ -11,7 +11,7 @@ from tools.bench.stores import Sample
 
 # What is shown as a table; other metrics are in the JSON file, or are said with these.
 TABLES = {
-    "W1": ("change and commit", "commit", "space", "fork", "copy"),
+    "W1": ("change and commit", "commit", "space", "space, with what is set aside", "not durable"),
     "W2": ("change and commit",),
     "W3": ("open", "read", "open again", "memory"),
     "W4": ("first pass", "later passes"),
@@ -24,7 +24,7 @@ TABLES = {
         "open afterwards",
         "scan afterwards",
     ),
-    "W8": ("start to first byte", "import", "import numpy, in turns with it"),
+    "W8": ("start to first byte", "import", "import numpy, in turns with it", "space a version"),
     "W9": ("readers", "writer", "processors that the writer used beside readers"),
     "W10": (targets.BY_SIZE, targets.BY_VERSIONS, targets.NEW, "open, first byte"),
 }
@@ -112,7 +112,7 @@ def _notes(results: Results, item: str) -> dict[str, list[str]]:
 def _metric(results: Results, item: str, metric: str) -> Iterator[str]:
     cases = results.cases(item, metric)
     peers = [*results.peers, *({"syncs": ""} if item == "W2" else {})]
-    if item == "W1" and metric == "space":
+    if item == "W1" and metric.startswith("space"):
         cases.sort(key=lambda case: float(case.split()[0].replace(",", "")))
     rows = []
     for peer in peers:

@@ -12,6 +12,7 @@ from tools.bench.stores import Sample
 
 OURS = "pagestore_arrays"
 LIMIT = "limit"
+BACK = "bytes back"
 
 
 @frozen
@@ -64,8 +65,9 @@ class Results:
         ]
 
     def best(self, work: str, case: str, metric: str) -> tuple[float | None, str]:
-        """The least median of the rivals, and whose it is."""
-        found = [(self.median(work, case, metric, rival), rival) for rival in self.rivals()]
+        """The least median of the rivals, and whose it is; one that gives no space back is none."""
+        rivals = [r for r in self.rivals() if (self.median(work, case, BACK, r) or 1.0) > 0.9]
+        found = [(self.median(work, case, metric, rival), rival) for rival in rivals]
         known = [(value, self.title(rival)) for value, rival in found if value is not None]
         return min(known, default=(None, "nobody"))
 

@@ -75,7 +75,7 @@ class Store:
     peer: Peer
     model: Model
     name: str
-    first: int = 0  # bytes that the first version takes
+    first: tuple[int, int] = (0, 0)  # the space of the first version
     changes: list[float] = field(factory=list)
     commits: list[float] = field(factory=list)
 
@@ -102,9 +102,10 @@ class Store:
             self.model.keys[-1] = key  # the same contents once more
         return took + self.commits[-1]
 
-    def space(self) -> int:
-        """Bytes on the disk without those that are only set aside."""
-        return self.peer.used() - self.peer.reserved()
+    def space(self) -> tuple[int, int]:
+        """Bytes on the disk, without and with those that are only set aside for later."""
+        used = self.peer.used()
+        return used - self.peer.reserved(), used
 
     def reopen(self, *, readonly: bool = False) -> None:
         self.peer.close()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
-from tools.bench.results import LIMIT, Results
+from tools.bench.results import BACK, LIMIT, Results
 
 BOTH = "change and commit"
 BY_SIZE, BY_VERSIONS = "commit, by size of the region", "commit, after so many versions"
@@ -104,7 +104,7 @@ def _deleting(r: Results) -> Iterator[Verdict]:
     both = "delete and give back"
     cases = r.cases("W7", both)
     for case in cases:
-        back = r.median("W7", case, "bytes back")
+        back = r.median("W7", case, BACK)
         yield Verdict("W7", f"bytes back: {case}", back, 0.99, at_least=True)
         yield _best(r, "W7", case, both, f"delete {case}: time over the best peer's", 0.1)
     few, many = (r.find("W7", case, "delete") for case in cases[:2]) if cases[1:] else (None, None)

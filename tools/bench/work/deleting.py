@@ -34,7 +34,7 @@ def _delete(bench: Bench, store: Store, case: str) -> None:
         delete = seconds(peer.delete_old)
         back = seconds(peer.give_back)
         after = peer.used()
-        share = (before - after) / (before - store.first)
+        share = (before - after) / (before - store.first[0])
         note = f"{n:,} versions; {before / 1e6:,.0f} MB before, {after / 1e6:,.0f} MB after"
         bench.emit(store, case, "delete and give back", [delete + back], x=n, note=note)
         bench.emit(store, case, "delete", [delete], x=n)

@@ -17,22 +17,24 @@ def run(bench: Bench) -> None:
             _case(bench, stores, count, bench.scale.times(rounds))
         for store in stores:
             if isinstance(store.peer, Limit):
-                for what in (store.peer.fork, store.peer.copy):
-                    times = interleave(5, what)[0]
-                    bench.emit(store, "not durable", what.__name__, times)
+                forks, copies = interleave(5, store.peer.fork, store.peer.copy)
+                bench.emit(store, "fork", "not durable", forks)
+                bench.emit(store, "copy of all memory", "not durable", copies)
             store.check(store.newest, 0)
     for count in (4, 100):
         with bench.history(count, bench.scale.history, readonly=False) as stores:
             for store in stores:
-                if store.newest:
-                    grown = store.space() - store.first
-                    note = bench.short(store, bench.scale.history)
-                    _space(bench, store, count, grown / store.newest, note)
+                _space(bench, store, count, store.first, store.newest)
 
 
-def _space(bench: Bench, store: Store, count: int, grown: float, note: str = "") -> None:
-    if store.peer.kind == "versions":
-        bench.emit(store, f"{count:,} pages", "space", [grown], unit="B", x=count, note=note)
+def _space(bench: Bench, store: Store, count: int, before: tuple[int, int], versions: int) -> None:
+    """What each of so many versions has added."""
+    if store.peer.kind == "versions" and versions:
+        note = bench.short(store, bench.scale.history) if count != bench.scale.many else ""
+        grown = [(now - then) / versions for now, then in zip(store.space(), before, strict=True)]
+        case = f"{count:,} pages"
+        bench.emit(store, case, "space", grown[:1], unit="B", x=count, note=note)
+        bench.emit(store, case, "space, with what is set aside", grown[1:], unit="B", x=count)
 
 
 def _case(bench: Bench, stores: list[Store], count: int, rounds: int) -> None:
@@ -41,12 +43,12 @@ def _case(bench: Bench, stores: list[Store], count: int, rounds: int) -> None:
         store.peer.prepare(count)
     steps = [partial(store.step, count) for store in stores]
     budget = bench.scale.budget * len(stores)
+    before = [(store.space(), store.newest) for store in stores]
     interleave(max(2, rounds // 4), *steps, budget=budget / 4)
-    before = [store.space() for store in stores]
     taken = interleave(rounds, *steps, budget=budget)
     for store, times, then in zip(stores, taken, before, strict=True):
         n = len(times)
         bench.emit(store, case, "change and commit", times, x=count)
         bench.emit(store, case, "commit", store.commits[-n:], x=count)
         if count == bench.scale.many:
-            _space(bench, store, count, (store.space() - then) / n)
+            _space(bench, store, count, then[0], store.newest - then[1])

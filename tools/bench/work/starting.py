@@ -17,7 +17,13 @@ COUNT = 4
 def run(bench: Bench) -> None:
     small = bench.scale.small
     for versions in (0, bench.scale.history, bench.scale.long):
-        with bench.history(COUNT, versions, small) as stores:
+        with bench.history(COUNT, versions, small, readonly=False) as stores:
+            for store in stores:
+                if versions and store.peer.kind == "versions":
+                    grown = (store.space()[0] - store.first[0]) / store.newest
+                    case = f"{versions:,} versions of {COUNT} pages"
+                    bench.emit(store, case, "space a version", [grown], unit="B")
+                store.reopen(readonly=True)
             able = [store for store in stores if store.peer.start]
             acts = [partial(_start, store) for store in able]
             budget = bench.scale.budget * len(acts)
@@ -41,8 +47,8 @@ def _imports(bench: Bench) -> None:
     acts = [partial(_import, module) for module in ("numpy", *(module for _, module in able))]
     budget = bench.scale.budget * len(acts)
     numpy, *taken = interleave(bench.scale.times(20), *acts, budget=budget)
-    for (name, module), times in zip(able, taken, strict=True):
-        bench.emit(name, "", "import", times, note=f"import {module}")
+    for (name, _), times in zip(able, taken, strict=True):
+        bench.emit(name, "", "import", times)
         bench.emit(name, "", "import numpy, in turns with it", numpy)
 
 
