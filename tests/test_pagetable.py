@@ -252,6 +252,32 @@ def test_flatten_is_what_the_newest_says(runs, keep_zeros):
     assert found == {p: s for p, s in expected.items() if keep_zeros or s[0]}
 
 
+def extents_of(*rows):
+    return Extents(*(np.array(column, np.int64) for column in zip(*rows, strict=True)))
+
+
+def test_flatten_joins_runs_that_continue_each_other():
+    """Of one birth, too: pages that were moved together keep theirs."""
+    low = extents_of((0, 1, 10, 3), (5, 1, 40, 3), (9, 2, 60, 2))
+    top = extents_of((1, 1, 11, 3), (5, 1, 50, 3))
+    flat = pagetable.flatten([top, low])
+    assert flat.page.tolist() == [0, 5, 9]
+    assert flat.length.tolist() == [2, 1, 2]
+    assert flat.slot.tolist() == [10, 50, 60]
+
+
+def test_flatten_of_many_small_runs():
+    """A commit's pages over those before: some replace one, some stand between two."""
+    low = extents_of(*((page, 1, 100 + page, 1) for page in range(0, 40, 2)))
+    top = extents_of((3, 1, 7, 2), (4, 1, 8, 2), (60, 5, 20, 2))
+    flat = pagetable.flatten([top, low])
+    found = as_dict(flat)
+    assert found == {p: (100 + p, 1) for p in range(0, 40, 2) if p != 4} | {
+        3: (7, 2), 4: (8, 2), **{60 + i: (20 + i, 2) for i in range(5)}
+    }  # fmt: skip
+    assert (np.diff(flat.page) > 0).all()
+
+
 def test_a_far_page_makes_the_tree_tall():
     tables = Tables()
     far = (1 << 40) - 1
