@@ -242,14 +242,16 @@ class Nodes:
         made = self._replaced.get(new)
         return made[1] if made is not None and made[0] == old else None
 
-    def locate(self, node: int, pages: IntArray) -> tuple[IntArray, IntArray]:
-        """Slot (0: zeros) and birth of some sorted pages of a leaf."""
+    def locate(
+        self, node: int, pages: IntArray, *, paint: bool = False
+    ) -> tuple[IntArray, IntArray]:
+        """Slot (0: zeros) and birth of some sorted pages of a leaf; `paint` it, if it is large."""
         painted = self.dense.get((self.moves, node)) if self.dense is not None else None
         if painted is None:
             stack = stack_of(self, node)
             # a leaf of this transaction has what is asked of it on top: no need to paint it
             small = node in self._fresh or sum(map(len, stack)) < WORTH_PAINTING
-            if self.dense is None or small:
+            if self.dense is None or small or not paint:
                 return resolve(stack, pages)[:2]
             painted = Painted.of(stack)
             self.dense.put((self.moves, node), painted)
@@ -477,7 +479,7 @@ def lookup(nodes: Nodes, table: Table, pages: IntArray) -> tuple[IntArray, IntAr
         return nodes.locate(table.root.node, pages)
     for base, node in leaves(nodes, table, sorted_unique(pages >> LEAF_BITS)):
         a, b = np.searchsorted(pages, (base, base + LEAF_SPAN))
-        slot[a:b], birth[a:b] = nodes.locate(node, pages[a:b] - base)
+        slot[a:b], birth[a:b] = nodes.locate(node, pages[a:b] - base, paint=True)
     return slot, birth
 
 

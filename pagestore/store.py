@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,7 @@ Ref = str | int | Version
 """A snapshot or branch name, a `Version`, its id, or ``"NAME~2"`` (second kept ancestor)."""
 
 PAGE_OF_NAMES = 1000
+EXPIRED_AT_ONCE = 128  # versions: what the ballast is enough for on a full disk
 
 
 def open(
@@ -232,15 +234,17 @@ class Store:
             records.put_name(BRANCH, name, NameRecord(record.id, record.time))
         return self._version(record)
 
-    def delete_snapshot(self, name: str) -> None:
-        """Forget a snapshot; what only it kept is free at once.
+    def delete_snapshot(self, *names: str) -> None:
+        """Forget snapshots, all or none; what only they kept is free at once.
+
+        Costs what they changed, and one durable transaction for all of them.
 
         Raises
         ------
         NotFoundError
-            There is no snapshot of that name.
+            There is no snapshot of one of the names.
         """
-        self._delete(SNAPSHOT, name)
+        self._delete(SNAPSHOT, names)
 
     def delete_branch(self, name: str) -> None:
         """Forget a branch, and what only it kept.
@@ -254,16 +258,19 @@ class Store:
         """
         if name == "main":
             raise InvalidError("the branch 'main' cannot be deleted")
-        self._delete(BRANCH, name)
+        self._delete(BRANCH, [name])
 
-    def _delete(self, kind: bytes, name: str) -> None:
+    def _delete(self, kind: bytes, names: Iterable[str]) -> None:
         engine = self._for_change()
+        checked = dict.fromkeys([check_name(name, "deleted") for name in names])
         with engine.write(spare=True) as write:
-            version = write.records.remove_name(kind, check_name(name, "deleted"))
-            drop_unkept(engine, write, [version])
+            drop_unkept(engine, write, [write.records.remove_name(kind, n) for n in checked])
 
     def expire(self, before: datetime) -> int:
         """Drop the unnamed versions of ``history="all"`` that were committed before a time.
+
+        Goes by transactions of some versions each: what an interruption leaves is dropped by the
+        next call.
 
         Returns
         -------
@@ -279,12 +286,12 @@ class Store:
             raise InvalidError("expire takes an aware datetime, such as datetime.now(UTC)")
         limit = nanoseconds(before)
         engine = self._for_change()
-        with engine.write(spare=True) as write:
-            records = write.records
-            old = [r for r in records.versions() if r.keep and r.time < limit]
-            for record in old:
-                records.put_version(records.version(record.id)._replace(keep=False))
-            return drop_unkept(engine, write, [r.id for r in old])
+        with engine.read() as (records, _):
+            old = [r.id for r in records.versions() if r.keep and r.time < limit]
+        return sum(
+            _expire(engine, old[i : i + EXPIRED_AT_ONCE])
+            for i in range(0, max(len(old), 1), EXPIRED_AT_ONCE)  # what was pinned may go too
+        )
 
     @property
     def snapshots(self) -> Mapping[str, Version]:
@@ -374,6 +381,16 @@ class Store:
     def stats(self) -> Stats:
         """Count what the store holds, and what each named version holds alone."""
         return _stats.stats(self._engine)
+
+
+def _expire(engine: Engine, old: list[VersionId]) -> int:
+    """Take the marks of ``history="all"`` from some versions, and drop what that leaves unkept."""
+    with engine.write(spare=True) as write:
+        for version in old:
+            with contextlib.suppress(NotFoundError):
+                record = write.records.version(version)
+                write.records.put_version(record._replace(keep=False))
+        return drop_unkept(engine, write, old)
 
 
 def _plain(ref: object) -> object:

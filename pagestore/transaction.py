@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lmdb
@@ -216,28 +216,38 @@ class Transaction:
         if record.parent != NO_VERSION:
             self.put(child_key(record.parent, record.id), b"")
 
-    def remove_version(self, record: VersionRecord, children: Iterable[VersionId]) -> None:
-        """Forget a version of at most one child, which becomes a child of its parent."""
-        for child in children:
-            self.delete(child_key(record.id, child))
-            self.put_version(self.version(child)._replace(parent=record.parent))
+    def remove_line(self, line: Sequence[VersionRecord], heirs: Sequence[VersionRecord]) -> None:
+        """Forget versions that follow each other; who is left of the last's children moves up."""
+        parent = line[0].parent
+        for record in line:
             if record.parent != NO_VERSION:
-                self.put(child_key(record.parent, child), b"")
-        if record.parent != NO_VERSION:
-            self.delete(child_key(record.parent, record.id))
-        self._unwritten.pop(record.id, None)
-        self.delete(number_key(VERSION, record.id))
-        self.delete(number_key(UNKEPT, record.id))
+                self.delete(child_key(record.parent, record.id))
+            self._unwritten.pop(record.id, None)
+            self.delete(number_key(VERSION, record.id))
+            self.delete(number_key(UNKEPT, record.id))
+        for heir in heirs:
+            self.delete(child_key(heir.parent, heir.id))
+            self.put_version(heir._replace(parent=parent))
+            if parent != NO_VERSION:
+                self.put(child_key(parent, heir.id), b"")
 
-    def kin(self, version: VersionId) -> tuple[bool, list[VersionId]]:
-        """Whether a name stands for a version, and if not, its first two children."""
+    def kin(
+        self, version: VersionId, heirs: Mapping[VersionId, VersionId]
+    ) -> tuple[bool, list[VersionId]]:
+        """Whether a name stands for a version, and if not, its first two children.
+
+        For a child among `heirs` its heir counts, if it has one.
+        """
         children: list[VersionId] = []
         for key in self.keys(number_key(VERSION, version)):
             kind = key[VERSION_KEY_SIZE : VERSION_KEY_SIZE + 1]
             if kind in _KINDS:
                 return True, []
             if kind == CHILD:
-                children.append(VersionId(int.from_bytes(key[VERSION_KEY_SIZE + 1 :], "big")))
+                child = VersionId(int.from_bytes(key[VERSION_KEY_SIZE + 1 :], "big"))
+                child = heirs.get(child, child)
+                if child != NO_VERSION:
+                    children.append(child)
                 if len(children) == 2:
                     break
         return False, children

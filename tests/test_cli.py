@@ -270,7 +270,7 @@ def test_the_life_of_a_store(path):
     assert rows(run("snapshot", path, "again", "--at", id))[0][:2] == ["again", id]
     assert get(path, "--at", "main~1") == b"1" * 9000
 
-    assert run("delete", path, "tuesday", "what-if") == "snapshot\ttuesday\nbranch\twhat-if\n"
+    assert run("delete", path, "tuesday", "what-if") == "branch\twhat-if\nsnapshot\ttuesday\n"
     assert [row[0] for row in rows(run("snapshot", path))] == ["again", "monday"]
     assert get(path, "--at", "monday") == b"1" * 9000
     assert len(rows(run("compact", path))[0]) == 2

@@ -53,11 +53,13 @@ class Everything(Machine):
             self.model.branches[name] = version
 
     @precondition(lambda self: self.model.snapshots)
-    @rule(number=numbers)
-    def delete_snapshot(self, number: int) -> None:
-        name = pick(sorted(self.model.snapshots), number)
-        self.store.delete_snapshot(name)
-        del self.model.snapshots[name]
+    @rule(chosen=st.lists(numbers, min_size=1, max_size=4))
+    def delete_snapshots(self, chosen: list[int]) -> None:
+        names = [pick(sorted(self.model.snapshots), number) for number in chosen]
+        self.refused(NotFoundError, self.store.delete_snapshot, *names, "no such name")
+        self.store.delete_snapshot(*names)
+        for name in set(names):
+            del self.model.snapshots[name]
         self.model.drop(self.pinned())
 
     @precondition(lambda self: len(self.model.branches) > 1)

@@ -18,7 +18,8 @@ from pagestore.cli.refs import missing, open_store
 def delete(store_path: Path, names: tuple[str, ...], kind: str | None) -> None:
     """Delete snapshots or branches of STORE.
 
-    All the names are looked up before the first is deleted.
+    All the names are looked up before the first is deleted. The snapshots go together: all, or
+    none.
 
     \b
     Examples:
@@ -29,12 +30,16 @@ def delete(store_path: Path, names: tuple[str, ...], kind: str | None) -> None:
     In a pipe: what it was (snapshot or branch), name.
     """
     with open_store(store_path, "r+") as store:
-        for name, found in [(name, _kind_of(store, name, kind)) for name in dict.fromkeys(names)]:
-            if found == "branch":
-                store.delete_branch(name)
-            else:
-                store.delete_snapshot(name)
-            result((found, name), f"deleted {found} {printable(name)}")
+        found = {name: _kind_of(store, name, kind) for name in names}
+        branches, snapshots = (
+            [name for name in found if found[name] == what] for what in ("branch", "snapshot")
+        )
+        for name in branches:
+            store.delete_branch(name)
+            result(("branch", name), f"deleted branch {printable(name)}")
+        store.delete_snapshot(*snapshots)
+        for name in snapshots:
+            result(("snapshot", name), f"deleted snapshot {printable(name)}")
 
 
 def _kind_of(store: pagestore.Store, name: str, wanted: str | None) -> str:

@@ -57,7 +57,7 @@ STEPS = {
     "pagestore.transaction:Transaction.put_name": "records: put name",
     "pagestore.catalog:Catalog._reserve": "catalog: reserve blocks",
     "pagestore.commit:drop_unkept": "drop unkept: rest",
-    "pagestore.reclaim:_drop": "drop: one version",
+    "pagestore.reclaim:_free_line": "drop: versions",
     "pagestore.pagetable:exclusive_nodes": "drop: exclusive nodes",
     "pagestore.pagetable:_leaf_difference": "difference of leaves",
     "pagestore.engine:Engine._note_head": "head copy",

@@ -192,15 +192,17 @@ class Course:
 
         self._step(lambda: self.store.create_branch(name, at=at), named)
 
-    def _forgotten(self, name: str) -> Callable[[object], None]:
+    def _forgotten(self, *names: str) -> Callable[[object], None]:
         def forgotten(_: object) -> None:
-            del self.ledger.names[name]
+            for name in names:
+                del self.ledger.names[name]
             self.ledger.drop()
 
         return forgotten
 
-    def delete_snapshot(self, name: str) -> None:
-        self._step(lambda: self.store.delete_snapshot(name), self._forgotten(f"snapshot {name}"))
+    def delete_snapshot(self, *names: str) -> None:
+        forgotten = self._forgotten(*(f"snapshot {name}" for name in names))
+        self._step(lambda: self.store.delete_snapshot(*names), forgotten)
 
     def delete_branch(self, name: str) -> None:
         self._step(lambda: self.store.delete_branch(name), self._forgotten(f"branch {name}"))

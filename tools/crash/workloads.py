@@ -83,9 +83,7 @@ def naming(course: Course) -> None:
     course.delete_snapshot("again")
     course.write("a", slice(0, 6), 51)
     course.commit()
-    course.delete_snapshot("number 2")
-    course.delete_snapshot("number 5")
-    course.delete_snapshot("number 4")
+    course.delete_snapshot("number 5", "number 2", "number 4")
     course.close()
 
 
@@ -372,7 +370,9 @@ class _Wanderer:
         snapshots = self.names("snapshot ")
         branches = [b for b in self.names("branch ") if b not in ("main", self.course.branch)]
         if snapshots and (not branches or self.rng.random() < 0.7):
-            self.course.delete_snapshot(self.rng.choice(snapshots))
+            self.course.delete_snapshot(
+                *self.rng.sample(snapshots, min(len(snapshots), self.rng.choice((1, 1, 3))))
+            )
         elif branches:
             self.course.delete_branch(self.rng.choice(branches))
 
