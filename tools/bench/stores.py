@@ -10,8 +10,9 @@ import contextlib
 import json
 import pickle
 import shutil
+import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -45,6 +46,7 @@ class Scale:
         return max(self.least, round(n * self.rounds))
 
 
+LOADING = 8  # times the patience of a scale
 FULL = Scale("full", 1 << 18, 1 << 14, 1 << 21, 10_000, 1_000, 20_000, 100_000, 1, 3, 20, 6, 8)
 QUICK = Scale("quick", 1 << 14, 1 << 12, 1 << 15, 1_000, 60, 150, 300, 0.2, 3, 5, 2, 8)
 SMOKE = Scale("smoke", 1 << 11, 1 << 9, 1 << 12, 100, 12, 20, 30, 0.01, 1, 1, 0.2, 2)
@@ -181,18 +183,29 @@ class Bench:
     def fresh(
         self, pages: int | None = None, peers: Sequence[str] | None = None
     ) -> Iterator[list[Store]]:
-        """New stores of one version, gone afterwards; those of the peers that can."""
+        """Stores of one version, to be changed and then gone; those of the peers that can."""
         with contextlib.ExitStack() as stack:
             stores = []
             for name in self.peers if peers is None else peers:
                 with self.lacking(name):
                     self._count += 1
                     folder = self.folder / f"{self.work}-{self._count}-{name}"
-                    store = _load(name, folder, pages or self.scale.pages, self._count)
+                    store = self._fresh(name, folder, pages or self.scale.pages)
                     stack.callback(shutil.rmtree, folder, ignore_errors=True)
                     stack.callback(store.peer.close)
                     stores.append(store)
             yield stores
+
+    def _fresh(self, name: str, folder: Path, pages: int) -> Store:
+        """A copy of what was loaded once, since some peers take minutes to load."""
+        if pages > self.scale.pages or not find(name).copies:
+            return self._load(name, folder, pages)
+        loaded = self._history(name, pages, 0, 0)
+        subprocess.run(["cp", "-a", str(loaded.peer.folder), str(folder)], check=True)
+        subprocess.run(["sync", "-f", str(folder)], check=True)
+        store = Store(find(name)(folder, pages), loaded.model, name, loaded.first)
+        store.peer.open()
+        return store
 
     @contextlib.contextmanager
     def history(
@@ -213,22 +226,22 @@ class Bench:
             stores = []
             for name in self.peers if peers is None else peers:
                 with self.lacking(name):
-                    size = pages or self.scale.pages
-                    folder = self.folder / f"history-{name}-{size}-{count}-{versions}"
-                    store = self._history(name, folder, size, count, versions)
+                    store = self._history(name, pages or self.scale.pages, count, versions)
                     if last:
-                        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                        stack.callback(shutil.rmtree, store.peer.folder, ignore_errors=True)
                     store.peer.open(readonly=readonly)
                     stack.callback(store.peer.close)
                     stores.append(store)
             yield stores
 
-    def _history(self, name: str, folder: Path, pages: int, count: int, versions: int) -> Store:
+    def _history(self, name: str, pages: int, count: int, versions: int) -> Store:
+        """Such a store, closed; made now if it was not."""
+        folder = self.folder / f"history-{name}-{pages}-{count}-{versions}"
         mark = folder.with_suffix(".model")
         if mark.exists():
             model, first = pickle.loads(mark.read_bytes())
             return Store(find(name)(folder, pages), model, name, first)
-        store = _load(name, folder, pages, count)
+        store = self._fresh(name, folder, pages) if versions else self._load(name, folder, pages)
         longer = max(1.0, versions / (10 * self.scale.history))
         end = time.monotonic() + longer * self.scale.patience
         versions *= store.peer.kind != "limit"  # which is the same whatever was committed
@@ -238,14 +251,22 @@ class Bench:
         mark.write_bytes(pickle.dumps((store.model, store.first)))
         return store
 
+    def _load(self, name: str, folder: Path, pages: int) -> Store:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        model = Model(pages, 1)
+        peer = find(name)(folder, pages)
+        model.keys.append(peer.load(self._patiently(model.chunks())))
+        store = Store(peer, model, name)
+        store.reopen()
+        store.first = store.space()
+        return store
 
-def _load(name: str, folder: Path, pages: int, seed: int) -> Store:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    model = Model(pages, seed)
-    peer = find(name)(folder, pages)
-    model.keys.append(peer.load(model.chunks()))
-    store = Store(peer, model, name)
-    store.reopen()
-    store.first = store.space()
-    return store
+    def _patiently(self, chunks: Iterable[Rows]) -> Iterator[Rows]:
+        """The same, for as long as a load may take."""
+        patience = LOADING * self.scale.patience
+        end = time.monotonic() + patience
+        for rows in chunks:
+            if time.monotonic() > end:
+                raise Lacks(f"could not be loaded in {patience:.0f} s")
+            yield rows

@@ -63,7 +63,7 @@ def _commits(r: Results) -> Iterator[Verdict]:
     for peer, what, goal in (
         ("lmdb_versions", "rate over that of (page, version) rows in LMDB", 1.0),
         ("syncs", "rate over that of two bare syncs", 0.45),
-        ("icechunk_arrays", "rate over Icechunk's", 20.0),
+        ("icechunk_zarr", "rate over Icechunk's", 20.0),
     ):
         ratio = _over(r.median("W2", "4 pages", BOTH, peer), ours)
         yield Verdict("W2", what, ratio, goal, at_least=True)

@@ -76,6 +76,8 @@ class Peer(ABC):
         "versions"; "unversioned" for what keeps none; "limit".
     keeps_old : bool
         Whether an old version can be read; otherwise `reader` opens the newest.
+    copies : bool
+        Whether a copy of its folder is another store.
     works : tuple of str
         What is measured of it; empty: everything.
     """
@@ -88,6 +90,7 @@ class Peer(ABC):
     imports: ClassVar[str] = ""
     kind: ClassVar[str] = "versions"
     keeps_old: ClassVar[bool] = True
+    copies: ClassVar[bool] = True
     works: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, folder: Path, pages: int) -> None:

@@ -5,6 +5,7 @@ A large region, or a long history, takes turns with a small or a new one of the 
 
 from __future__ import annotations
 
+import itertools
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -76,8 +77,8 @@ def _patience(bench: Bench, name: str, share: float) -> float:
 
 def _compare(bench: Bench, old: Store, versions: int) -> None:
     note, x = bench.short(old, versions), old.newest
-    with bench.fresh(bench.scale.small, [old.name]) as (new,):
-        for count in COUNTS:
+    with bench.fresh(bench.scale.small, [old.name]) as stores:
+        for new, count in itertools.product(stores, COUNTS):
             times, first = _commits(bench, [old, new], count)
             case = f"{versions:,} versions, {count} pages"
             bench.emit(old, case, "commit, after so many versions", times, x=x, note=note)

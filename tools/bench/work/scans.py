@@ -42,7 +42,7 @@ class _Scan:
         found = []
         reader = self.store.peer.reader(self.store.key(self.version))
         self.firsts.append(seconds(lambda: found.append(reader.scan())))
-        for _ in range(2 if self.firsts[-1] < 1 else 1):
+        for _ in range(2 if self.firsts[-1] < 0.3 else 1):
             self.laters.append(seconds(lambda: found.append(reader.scan())))
         reader.close()
         for total in found:
