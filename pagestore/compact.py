@@ -1,8 +1,8 @@
-"""Compaction: gathering pages into long runs, and giving free space back to the disk.
+"""Compaction: pages go home or into long runs, and free space goes back to the disk.
 
-Pages are moved in rounds, each one transaction: copy to a fresh long run, sync, rewrite the
-extents that name the old slots, free those. Contents, births and content hashes stay, so every
-version remains exactly what was committed.
+Pages are moved in rounds, each one transaction: copy to free slots, sync, rewrite the extents that
+name the old slots, free those. Contents, births and content hashes stay, so every version remains
+exactly what was committed.
 
 - D1  Only pages whose every version is unpinned are moved: all their lock bytes are held until the
       round has committed, and a reader that comes meanwhile waits and reads the new tables.
@@ -13,8 +13,8 @@ version remains exactly what was committed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -32,15 +32,18 @@ from pagestore.format import (
     runs_of,
 )
 from pagestore.pagetable import Leaf, Nodes, differences, expand, extents, join_up, leaves
+from pagestore.space import free_runs
 
-ROUND_BYTES = 128 << 20
+ROUND_BYTES = 256 << 20
 MOST_ROUNDS = 64
+MOST_TIMES = 2  # pages moved for each slot of the arena, however badly it goes
 BATCH_BYTES = 4 << 20
 WINDOW = 512  # pages of a region looked at together
 MOST_RUNS = 8  # a window in more runs than this is fragmented
 SEGMENT = 256  # slots looked at together
 MOST_HOLES = 4  # a segment with more free runs than this is evacuated
 HOLE_BYTES = 1 << 20  # shorter holes are not worth punching
+Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Compaction(NamedTuple):
@@ -59,18 +62,18 @@ class Compaction(NamedTuple):
 
 def compact(engine: Engine, progress: Callable[[int, int], None] | None) -> Compaction:
     """Move what is scattered, round by round, then punch the free runs out of the arena."""
-    moved, todo = 0, 1
-    while moved < todo:
+    moved = todo = 0
+    while True:
         with engine.write(spare=True) as write:
             done, left = _round(engine, write)
-        # only what was scattered at first: a round is never the reason for another
-        todo = done + left if moved == 0 else todo
+            most = MOST_TIMES * write.space.slots
         moved += done
+        todo = max(todo, moved + left)
         if progress is not None:
             progress(moved, todo)
-        if not done:
-            break
-    return Compaction(moved, _punch(engine))
+        # the last round finds nothing; the bound is for rounds that are each other's reason
+        if not done or moved > most:
+            return Compaction(moved, _punch(engine))
 
 
 def _round(engine: Engine, write: Write) -> tuple[int, int]:
@@ -79,39 +82,137 @@ def _round(engine: Engine, write: Write) -> tuple[int, int]:
     pinned = np.zeros(write.space.slots, np.bool_)
     for version in [v for v in versions if not engine.pins.try_exclusive(v)]:
         for region in versions[version].regions.values():
-            pinned[expand(extents(write.nodes, region.table))[1]] = True
-    scattered = list(_scattered(write, versions, pinned))
-    slots = np.concatenate(scattered) if scattered else np.empty(0, np.int64)
-    # finding them costs the same in every round: few rounds, whatever the store's size
+            pinned[_slots(write, region.table)] = True
+    plan = _plan(write, versions, pinned)
+    # planning costs the same in every round: few rounds, whatever the store's size
     most = max(ROUND_BYTES // engine.page_size, write.space.slots // MOST_ROUNDS, 1)
-    now = slots[:most]
+    now = plan.slots[:most]
     if len(now):
-        _move(engine, write, versions.values(), now)
-    return len(now), len(slots) - len(now)
+        _move(engine, write, versions.values(), now, plan.homes[:most])
+    return len(now), len(plan.slots) - len(now) + plan.later
 
 
-def _scattered(
-    write: Write, versions: dict[VersionId, VersionRecord], pinned: np.ndarray[Any, Any]
-) -> Iterator[IntArray]:
-    """Slots that should move, in the order in which they should lie."""
-    holey = write.space.holey(SEGMENT, MOST_HOLES)
-    seen = pinned.copy()
-    for held in _in_order(write, versions):
-        slots = held[~seen[held]]
-        seen[slots] = True
-        for i in range(0, len(slots), WINDOW):
-            window = slots[i : i + WINDOW]
-            runs = len(runs_of(window))
-            if runs > max(1, MOST_RUNS * len(window) // WINDOW) or holey[window // SEGMENT].any():
-                yield window
+# ------------------------------------------------------------------------------------ planning
 
 
-def _in_order(write: Write, versions: dict[VersionId, VersionRecord]) -> Iterator[IntArray]:
-    """Slots by region and page: branch heads first, then what older versions have else."""
+class _Plan(NamedTuple):
+    """What to move, in the order in which it should lie, and where to."""
+
+    slots: IntArray
+    homes: IntArray  # which are free; 0: side by side with the next, anywhere
+    later: int  # how many will move once these have
+
+
+class _Pages(NamedTuple):
+    """Slots of one table in the order of its pages, and what is known of each."""
+
+    slots: IntArray
+    window: IntArray  # its number
+    housed: Mask  # most of its window lies in one run, and says where it should lie
+    right: Mask  # it lies there
+    waits: Mask  # another page lies there, and can leave
+    homes: IntArray  # where it can go now; 0: nowhere
+
+
+def _plan(write: Write, versions: dict[VersionId, VersionRecord], pinned: Mask) -> _Plan:
+    """Find what lies badly.
+
+    Most pages of a branch's head lie as most of their window does, and stay. The others have a
+    home among them. Where that is free they go there; where a page of an older version lies in
+    it, that one leaves first. Windows without a majority, and what older versions have else,
+    move side by side if they are in many pieces. So does what lies among many holes.
+    """
     heads = dict.fromkeys(record.version for _, record in write.records.names(BRANCH))
-    for head in heads:
-        for region in versions[head].regions.values():
-            yield expand(extents(write.nodes, region.table))[1]
+    tables = [region.table for head in heads for region in versions[head].regions.values()]
+    free, seen, staying = write.space.usable(), pinned.copy(), pinned.copy()
+    for table in tables:
+        staying[_slots(write, table)] = True
+    in_the_way = np.zeros(len(free), np.bool_)
+    groups = []
+    for table in tables:
+        slots = _slots(write, table)
+        home, window = _homes(slots, len(free)), np.arange(len(slots)) // WINDOW
+        mine = _first_seen(slots, seen)
+        slots, home, window = slots[mine], home[mine], window[mine]
+        right = home == slots
+        goes = np.flatnonzero((home > 0) & ~right & free[home])
+        goes = goes[np.unique(home[goes], return_index=True)[1]]
+        homes = np.zeros(len(slots), np.int64)
+        homes[goes] = home[goes]
+        free[homes[goes]] = False
+        waits = (home > 0) & ~right & (homes == 0) & ~staying[home] & ~free[home]
+        in_the_way[home[waits]] = True
+        groups.append(_Pages(slots, window, home > 0, right, waits, homes))
+    holey = free_runs(free, SEGMENT) > MOST_HOLES
+    found = [_moving(pages, holey) for pages in groups]
+    later = 0
+    for slots in _of_older(write, versions, heads):
+        slots = slots[_first_seen(slots, seen)]
+        no = np.zeros(len(slots), np.bool_)
+        none = np.zeros(len(slots), np.int64)
+        window = np.arange(len(slots)) // WINDOW
+        found.append(_moving(_Pages(slots, window, no, no, no, none), holey, in_the_way))
+        later += int(in_the_way[slots].sum())
+    columns = zip(*found, strict=True) if found else ((), ())
+    moving, homes = (np.concatenate([*c, np.empty(0, np.int64)]) for c in columns)
+    return _Plan(moving, homes, later)
+
+
+def _slots(write: Write, table: Table) -> IntArray:
+    return expand(extents(write.nodes, table))[1]
+
+
+def _first_seen(slots: IntArray, seen: Mask) -> Mask:
+    first: Mask = ~seen[slots]
+    seen[slots] = True
+    return first
+
+
+def _homes(slots: IntArray, limit: int) -> IntArray:
+    """Where each would lie in one run with most of its window; 0: nowhere below `limit`."""
+    home = np.zeros(len(slots), np.int64)
+    rank = np.arange(len(slots))
+    whole = len(slots) - len(slots) % WINDOW
+    for start, stop in ((0, whole), (whole, len(slots))):
+        if start < stop:
+            width = min(WINDOW, stop - start)
+            apart = (slots - rank)[start:stop].reshape(-1, width)
+            middle = np.partition(apart, width // 2, axis=1)[:, width // 2, None]
+            most = 2 * np.count_nonzero(apart == middle, axis=1, keepdims=True) > width
+            home[start:stop] = np.where(most, middle + rank[start:stop].reshape(-1, width), 0).flat
+    home[(home < 1) | (home >= limit)] = 0
+    return home
+
+
+def _moving(
+    pages: _Pages, holey: Mask, in_the_way: Mask | None = None
+) -> tuple[IntArray, IntArray]:
+    """Which of some pages move, and where to."""
+    slots = pages.slots
+    if not len(slots):
+        return slots, slots
+    starts = np.flatnonzero(np.diff(pages.window, prepend=-1))
+    size = np.diff(np.append(starts, len(slots)))
+
+    def count(mask: Mask) -> IntArray:
+        counted: IntArray = np.add.reduceat(mask, starts, dtype=np.int64)
+        return counted
+
+    hit = holey[slots // SEGMENT]
+    runs = count(np.diff(slots, prepend=-1) != 1)
+    scattered = (count(hit) > 0) | (runs > np.maximum(1, MOST_RUNS * size // WINDOW))
+    whole = np.where(count(pages.housed) > 0, count(hit & pages.right) > 0, scattered)
+    together = np.repeat(whole, size)
+    move = together | (pages.homes > 0) | (hit & ~pages.right & ~pages.waits)
+    if in_the_way is not None:
+        move |= in_the_way[slots]
+    return slots[move], np.where(together, 0, pages.homes)[move]
+
+
+def _of_older(
+    write: Write, versions: dict[VersionId, VersionRecord], heads: Container[VersionId]
+) -> Iterator[IntArray]:
+    """Slots of what each version but the heads placed anew, by region and page."""
     for version in sorted(versions, reverse=True):
         if version in heads:
             continue
@@ -120,18 +221,32 @@ def _in_order(write: Write, versions: dict[VersionId, VersionRecord]) -> Iterato
             before = Table()
             for other in parent.regions.values() if parent else ():
                 before = other.table if other.id == region.id else before
-            parts = [expand(d.news())[1] for d in differences(write.nodes, before, region.table)]
-            slots = np.concatenate(parts) if parts else np.empty(0, np.int64)
-            yield slots[slots != 0]
+            for found in differences(write.nodes, before, region.table):
+                slots = expand(found.news())[1]
+                yield slots[slots != 0]
 
 
-def _move(engine: Engine, write: Write, versions: Iterable[VersionRecord], slots: IntArray) -> None:
-    target = write.take(len(slots), long=True)
+# -------------------------------------------------------------------------------------- moving
+
+
+def _move(
+    engine: Engine,
+    write: Write,
+    versions: Iterable[VersionRecord],
+    slots: IntArray,
+    homes: IntArray,
+) -> None:
+    target, anywhere = homes.copy(), homes == 0
+    write.space.take_these(np.sort(homes[~anywhere]))
+    target[anywhere] = write.take(int(anywhere.sum()), long=True)
+    order = np.argsort(target)
+    slots, target = slots[order], target[order]
     sums = write.sums.read(write.records, slots)
     step = max(1, BATCH_BYTES // engine.page_size)
+    buffer = np.empty((min(step, len(slots)), engine.page_size), np.uint8)
     for i in range(0, len(slots), step):
         cut = slice(i, i + step)
-        _copy(engine, slots[cut], target[cut], sums[cut])
+        _copy(engine, slots[cut], target[cut], sums[cut], buffer)
     engine.arena.sync()
     write.sums.write(write.records, target, sums)
     moves = np.arange(write.space.slots)
@@ -141,20 +256,24 @@ def _move(engine: Engine, write: Write, versions: Iterable[VersionRecord], slots
     write.records.change_meta(moves=write.records.meta.moves + 1)
 
 
-def _copy(engine: Engine, slots: IntArray, target: IntArray, sums: SumArray) -> None:
-    arena = engine.arena
-    raw = memoryview(b"".join(arena.read(s, n) for s, n in runs_of(slots).tolist()))
-    bad = slots[page_sums(raw, arena.page_size) != sums]
+def _copy(
+    engine: Engine, slots: IntArray, target: IntArray, sums: SumArray, buffer: np.ndarray[Any, Any]
+) -> None:
+    arena, size = engine.arena, engine.page_size
+    one = np.ones(len(slots), np.int64)
+    arena.read_into(buffer.ctypes.data + np.arange(len(slots)) * size, slots, one)
+    raw = buffer[: len(slots)].reshape(-1).data
+    bad = slots[page_sums(raw, size) != sums]
     if len(bad):
         raise CorruptionError(f"{arena.path}: slot {bad[0]} does not match its checksum")
     for start, count in runs_of(target).tolist():
-        size = count * arena.page_size
-        arena.write(start, raw[:size])
-        raw = raw[size:]
+        arena.write(start, raw[: count * size])
+        raw = raw[count * size :]
 
 
 def _rewrite(nodes: Nodes, versions: Iterable[VersionRecord], moves: IntArray) -> None:
     """Let every extent that names a moved slot name the new one; each shared node once."""
+    before = np.concatenate(([0], np.cumsum(moves != np.arange(len(moves)))))
     done: set[int] = set()
     tables = [region.table for version in versions for region in version.regions.values()]
     for table in tables:
@@ -163,22 +282,26 @@ def _rewrite(nodes: Nodes, versions: Iterable[VersionRecord], moves: IntArray) -
                 continue
             done.add(node)
             leaf = nodes.leaf(node)
-            inline = _moved(leaf.inline, moves)
+            inline = _moved(leaf.inline, moves, before)
             if inline is not None:
                 nodes.replace(node, Leaf(inline, leaf.runs))
             for run in set(leaf.runs["node"].tolist()) - done:
                 done.add(run)
-                moved = _moved(nodes.run(run), moves)
+                moved = _moved(nodes.run(run), moves, before)
                 if moved is not None:
                     nodes.replace(run, moved)
 
 
-def _moved(old: Extents, moves: IntArray) -> Extents | None:
-    pages, slots, births = expand(old)
-    new = moves[slots]
-    if np.array_equal(new, slots):
+def _moved(old: Extents, moves: IntArray, before: IntArray) -> Extents | None:
+    """The same extents with the new slots; `before` counts the moved slots below each."""
+    stop = np.where(old.slot != 0, old.slot + old.length, 0)
+    some = before[stop] != before[old.slot]
+    if not some.any():
         return None
-    return join_up(Extents(pages, np.ones(len(pages), np.int64), new, births))
+    pages, slots, births = expand(old.take(some))
+    new = Extents(pages, np.ones(len(pages), np.int64), moves[slots], births)
+    every = Extents.join((old.take(~some), new))
+    return join_up(every.take(np.argsort(every.page)))
 
 
 def _punch(engine: Engine) -> int:

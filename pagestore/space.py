@@ -135,10 +135,7 @@ class Space:
 
     def _look(self) -> None:
         """Find the free runs that S2 allows, shortest first."""
-        free = self._free
-        if self._given:
-            free = free.copy()
-            free[np.concatenate(self._given)] = False
+        free = self.usable() if self._given else self._free
         edges = np.flatnonzero(np.diff(free.astype(np.int8), prepend=0, append=0))
         runs = edges.reshape(-1, 2)
         length = runs[:, 1] - runs[:, 0]
@@ -147,17 +144,25 @@ class Space:
         self._runs = list(zip(length[order].tolist(), runs[order, 0].tolist(), strict=True))
         self._freed_since = 0
 
+    def usable(self) -> np.ndarray[Any, Any]:
+        """A copy of the free set that S2 allows: one bool a slot."""
+        free = self._free.copy()
+        if self._given:
+            free[np.concatenate(self._given)] = False
+        return free
+
+    def take_these(self, slots: IntArray) -> None:
+        """Take some usable slots; sorted."""
+        self._free[slots] = False
+        self.free -= len(slots)
+        self._taken += map(tuple, runs_of(slots).tolist())
+        self._head, self._runs = None, []
+        self._freed_since = 1 << 62  # the runs that are known are no longer true
+
     def free_runs(self, least: int) -> list[tuple[int, int]]:
         """Free runs of at least `least` slots, as (start, length)."""
         self._look()
         return [(start, length) for length, start in self._runs if length >= least]
-
-    def holey(self, segment: int, most: int) -> np.ndarray[Any, Any]:
-        """Which pieces of `segment` slots have more than `most` free runs: one bool a piece."""
-        starts = np.flatnonzero(np.diff(self._free.astype(np.int8), prepend=0) == 1)
-        count = np.bincount(starts // segment, minlength=-(-len(self._free) // segment))
-        holey: np.ndarray[Any, Any] = count > most
-        return holey
 
     def _grow(self, count: int, grow: Grow) -> tuple[int, int]:
         have = len(self._free)
@@ -237,6 +242,12 @@ class Space:
             self._seen = transaction
         self._taken.clear()
         self._given.clear()
+
+
+def free_runs(free: np.ndarray[Any, Any], segment: int) -> IntArray:
+    """How many free runs begin in each piece of `segment` slots."""
+    starts = np.flatnonzero(np.diff(free.astype(np.int8), prepend=0) == 1)
+    return np.bincount(starts // segment, minlength=-(-len(free) // segment))
 
 
 def _mark(free: np.ndarray[Any, Any], runs: np.ndarray[Any, Any], slots: int, value: bool) -> None:
