@@ -36,7 +36,6 @@ from pagestore.space import free_runs
 
 ROUND_BYTES = 256 << 20
 MOST_ROUNDS = 64
-MOST_TIMES = 2  # pages moved for each slot of the arena, however badly it goes
 BATCH_BYTES = 4 << 20
 WINDOW = 512  # pages of a region looked at together
 MOST_RUNS = 8  # a window in more runs than this is fragmented
@@ -63,23 +62,27 @@ class Compaction(NamedTuple):
 def compact(engine: Engine, progress: Callable[[int, int], None] | None) -> Compaction:
     """Move what is scattered, round by round, then punch the free runs out of the arena."""
     moved = todo = 0
-    while True:
+    placed = [np.empty(0, np.int64)]
+    while True:  # until a round finds nothing: no page moves twice, so that ends
         with engine.write(spare=True) as write:
-            done, left = _round(engine, write)
-            most = MOST_TIMES * write.space.slots
-        moved += done
+            now, left = _round(engine, write, np.concatenate(placed))
+        placed.append(now)
+        moved += len(now)
         todo = max(todo, moved + left)
         if progress is not None:
             progress(moved, todo)
-        # the last round finds nothing; the bound is for rounds that are each other's reason
-        if not done or moved > most:
+        if not len(now):
             return Compaction(moved, _punch(engine))
 
 
-def _round(engine: Engine, write: Write) -> tuple[int, int]:
-    """Move some pages; return how many, and how many are scattered yet."""
+def _round(engine: Engine, write: Write, placed: IntArray) -> tuple[IntArray, int]:
+    """Move some pages, none of which earlier rounds placed.
+
+    Returns where they lie now, and how many are scattered yet.
+    """
     versions = {v.id: v for v in write.records.versions()}
     pinned = np.zeros(write.space.slots, np.bool_)
+    pinned[placed] = True
     for version in [v for v in versions if not engine.pins.try_exclusive(v)]:
         for region in versions[version].regions.values():
             pinned[_slots(write, region.table)] = True
@@ -87,9 +90,10 @@ def _round(engine: Engine, write: Write) -> tuple[int, int]:
     # planning costs the same in every round: few rounds, whatever the store's size
     most = max(ROUND_BYTES // engine.page_size, write.space.slots // MOST_ROUNDS, 1)
     now = plan.slots[:most]
+    left = len(plan.slots) - len(now) + plan.later
     if len(now):
-        _move(engine, write, versions.values(), now, plan.homes[:most])
-    return len(now), len(plan.slots) - len(now) + plan.later
+        now = _move(engine, write, versions.values(), now, plan.homes[:most])
+    return now, left
 
 
 # ------------------------------------------------------------------------------------ planning
@@ -235,7 +239,8 @@ def _move(
     versions: Iterable[VersionRecord],
     slots: IntArray,
     homes: IntArray,
-) -> None:
+) -> IntArray:
+    """Put pages into their homes, or anywhere; return where they lie now."""
     target, anywhere = homes.copy(), homes == 0
     write.space.take_these(np.sort(homes[~anywhere]))
     target[anywhere] = write.take(int(anywhere.sum()), long=True)
@@ -254,6 +259,7 @@ def _move(
     _rewrite(write.nodes, versions, moves)
     write.space.give(np.sort(slots))
     write.records.change_meta(moves=write.records.meta.moves + 1)
+    return target
 
 
 def _copy(
