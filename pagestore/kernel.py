@@ -28,6 +28,7 @@ Ranges: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 """Shape (n, 2): half-open, rising, disjoint ranges of system pages."""
 
 PAGE_SIZE: Final = mmap.PAGESIZE
+_PAGE_SHIFT: Final = PAGE_SIZE.bit_length() - 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # ssize_t, not a pointer: MAP_FAILED is then the -1 of every other call.
@@ -82,6 +83,7 @@ def _naming(call: str) -> Iterator[None]:
 
 _MAP_FIXED: Final = 0x10
 _MAP_NORESERVE: Final = 0x40 if platform.machine() == "ppc64le" else 0x4000
+_MADV_NOHUGEPAGE: Final = 15
 _MADV_POPULATE_READ: Final = 22
 _READ: Final = mmap.PROT_READ
 _READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
@@ -105,6 +107,7 @@ def reserve(nbytes: int) -> Memory:
     with _naming("mmap"):
         memory = Memory(-1, nbytes, flags=_PRIVATE | mmap.MAP_ANONYMOUS, prot=_READ_WRITE)
     memory.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    _page_by_page(memory.address, nbytes)
     return memory
 
 
@@ -120,6 +123,13 @@ def map_zero(address: int, nbytes: int, *, writable: bool) -> None:
     """Lay zeros over part of a reserved range, replacing what is mapped there."""
     flags = _MAP_FIXED | _PRIVATE | mmap.MAP_ANONYMOUS
     _call("mmap", address, nbytes, _READ_WRITE if writable else _READ, flags, -1, 0)
+    _page_by_page(address, nbytes)
+
+
+def _page_by_page(address: int, nbytes: int) -> None:
+    # A store to one page would otherwise break 512 where huge pages are the system's default.
+    with contextlib.suppress(OSError):  # a kernel without huge pages has no such advice
+        _call("madvise", address, nbytes, _MADV_NOHUGEPAGE)
 
 
 def prefetch(address: int, nbytes: int) -> None:
@@ -148,9 +158,15 @@ _UFFD_FEATURE_PAGEFAULT_FLAG_WP: Final = 1 << 0
 _UFFD_FEATURE_WP_UNPOPULATED: Final = 1 << 13
 _UFFD_FEATURE_WP_ASYNC: Final = 1 << 15
 _UFFDIO_REGISTER_MODE_WP: Final = 1 << 1
+_UFFDIO_WRITEPROTECT_MODE_WP: Final = 1 << 0
 _PM_SCAN_WP_MATCHING: Final = 1 << 0
 _PM_SCAN_CHECK_WPASYNC: Final = 1 << 1
 _PAGE_IS_WRITTEN: Final = 1 << 1
+_PAGE_IS_FILE: Final = 1 << 2
+_PAGE_IS_PRESENT: Final = 1 << 3
+_PAGE_IS_SWAPPED: Final = 1 << 4
+_PAGE_IS_PFNZERO: Final = 1 << 5
+_PAGE_IS_HUGE: Final = 1 << 6
 
 
 def _iowr(kind: int, number: int, layout: type[ctypes.Structure]) -> int:
@@ -169,6 +185,10 @@ class _UffdioRegister(ctypes.Structure):
     _fields_ = _u64("start", "len", "mode", "ioctls")
 
 
+class _UffdioWriteprotect(ctypes.Structure):
+    _fields_ = _u64("start", "len", "mode")
+
+
 class _PmScanArg(ctypes.Structure):
     _fields_ = _u64(
         "size", "flags", "start", "end", "walk_end", "vec", "vec_len", "max_pages",
@@ -177,24 +197,78 @@ class _PmScanArg(ctypes.Structure):
 
 
 _UFFDIO_REGISTER: Final = _iowr(0xAA, 0x00, _UffdioRegister)
+_UFFDIO_WRITEPROTECT: Final = _iowr(0xAA, 0x06, _UffdioWriteprotect)
 _UFFDIO_API: Final = _iowr(0xAA, 0x3F, _UffdioApi)
 _PAGEMAP_SCAN: Final = _iowr(ord("f"), 16, _PmScanArg)
 
+
+class Query(NamedTuple):
+    """Which pages a scan is about; a page is in one state at a time, so a scan is atomic per page.
+
+    A page has the bits of `mask` and one of `anyof`, both read with `inverted` flipped.
+    """
+
+    mask: int
+    inverted: int = 0
+    anyof: int = 0
+    returned: int = 0
+
+
+WRITTEN: Final = Query(_PAGE_IS_WRITTEN, returned=_PAGE_IS_WRITTEN)
+"""Every page that is not armed. The kernel has a fast loop for this query and no other; but what
+is not mapped counts too, and is given a page table when it is armed."""
+
+TOUCHED: Final = Query(
+    _PAGE_IS_WRITTEN, anyof=_PAGE_IS_PRESENT | _PAGE_IS_SWAPPED, returned=_PAGE_IS_HUGE
+)
+"""Pages that are mapped and not armed: every page written, and some that were only read."""
+
+_KINDS: Final = _PAGE_IS_FILE | _PAGE_IS_PFNZERO | _PAGE_IS_PRESENT | _PAGE_IS_SWAPPED
+
+TOUCHED_KINDS: Final = TOUCHED._replace(returned=_KINDS)
+"""The same, and `copies` tells which were written. Takes some twenty times as long for each page
+that is mapped."""
+
+WRITTEN_KINDS: Final = WRITTEN._replace(returned=_KINDS)
+"""Gaps in page tables as well. Where there is no table, to arm is not atomic: a store meanwhile can
+be left out."""
+
+MAPPED: Final = Query(0, anyof=_PAGE_IS_PRESENT | _PAGE_IS_SWAPPED, returned=_PAGE_IS_HUGE)
+"""What has an entry in a page table, an armed gap too, or is a huge page; nothing is armed."""
+
+HUGE: Final = _PAGE_IS_HUGE
+"""The kind of a page that is mapped without a page table."""
+
+Found: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+"""Shape (n, 3): rising, disjoint ranges of addresses, and their kind as far as the query asks."""
+
 # Room for 10,000 scattered pages in one call; what the kernel does not fill is never touched.
 _RANGES_PER_SCAN: Final = 16_384
+
+
+class _Scratch:
+    """A request and room for its answer: to make them takes longer than a short scan."""
+
+    def __init__(self) -> None:
+        self.found = np.empty((_RANGES_PER_SCAN, 3), np.int64)
+        self.request = _PmScanArg(
+            size=ctypes.sizeof(_PmScanArg), vec=self.found.ctypes.data, vec_len=len(self.found)
+        )
 
 
 class Userfault:
     """Asynchronous write protection: the kernel itself notes each page of a range on its first
     store, whoever stores (a system call too), and stops no one.
 
-    Works only in the process that made it. Arming a range fills its page tables, which takes
-    8 bytes a page, and turns the kernel's fault-around off: the first load of each page faults.
+    Works only in the process that made it. A page is *armed* when its next store will be noted;
+    a page that is not mapped needs no arming, since a store maps it. Turns the kernel's
+    fault-around off: the first load of each page faults, where no huge page is mapped.
     """
 
     def __init__(self) -> None:
         self._owner = os.getpid()
         self._pagemap = -1
+        self._scratch: list[_Scratch] = []  # one for each thread that scans just now
         flags = os.O_CLOEXEC | os.O_NONBLOCK | _UFFD_USER_MODE_ONLY
         self._fd = _call("syscall", _SYS_USERFAULTFD, flags, says="userfaultfd")
         try:
@@ -207,6 +281,7 @@ class Userfault:
             _ioctl("UFFDIO_API", self._fd, _UFFDIO_API, api)
             with _naming("open"):
                 self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+            self.arms_gaps = self._try_gaps()
         except BaseException:
             self.close()
             raise
@@ -219,32 +294,65 @@ class Userfault:
     def register(self, address: int, nbytes: int) -> None:
         """Allow tracking on a range, some of which may be registered already.
 
-        Whatever is laid over it later has to be registered again. Until the first `arm` or `scan`
-        all of what is new reads as written.
+        Whatever is laid over it later has to be registered again. What is new is not armed.
         """
         self._check()
         request = _UffdioRegister(start=address, len=nbytes, mode=_UFFDIO_REGISTER_MODE_WP)
         _ioctl("UFFDIO_REGISTER", self._fd, _UFFDIO_REGISTER, request)
 
     def arm(self, address: int, nbytes: int) -> None:
-        """Count the whole range as not written."""
-        request = self._request(address, nbytes, _PM_SCAN_WP_MATCHING)
+        """Arm the whole range, which fills its page tables: 8 bytes a page."""
+        self._check()
+        request = _UffdioWriteprotect(start=address, len=nbytes, mode=_UFFDIO_WRITEPROTECT_MODE_WP)
+        _ioctl("UFFDIO_WRITEPROTECT", self._fd, _UFFDIO_WRITEPROTECT, request)
+
+    def arm_tables(self, address: int, nbytes: int) -> None:
+        """Arm what has a page table, gaps in it too."""
+        self._check()
+        request = _PmScanArg(
+            size=ctypes.sizeof(_PmScanArg),
+            flags=_PM_SCAN_WP_MATCHING | _PM_SCAN_CHECK_WPASYNC,
+            start=address,
+            end=address + nbytes,
+            category_mask=TOUCHED.mask,
+            category_anyof_mask=TOUCHED.anyof,
+        )
         while request.start < request.end:
             _ioctl("PAGEMAP_SCAN", self._pagemap, _PAGEMAP_SCAN, request)
             request.start = request.walk_end
 
-    def scan(self, address: int, nbytes: int) -> Ranges:
-        """The pages written since the last `arm` or `scan`, and count them as not written.
+    def scan(self, address: int, nbytes: int, query: Query = WRITTEN, *, arm: bool = True) -> Found:
+        """Find the pages that a query is about, and arm them.
 
-        Atomic per page: a store meanwhile is in this answer or in the next. After an OSError part
-        of the answer is lost: count the whole range as written.
+        A store meanwhile is in this answer or in the next. After an OSError part of the answer is
+        lost: count the whole range as written.
         """
-        return self._ranges(address, nbytes, _PM_SCAN_WP_MATCHING)
-
-    def count(self, address: int, nbytes: int) -> int:
-        """How many pages `scan` would report; changes nothing."""
-        ranges = self._ranges(address, nbytes, 0)
-        return int((ranges[:, 1] - ranges[:, 0]).sum())
+        self._check()
+        try:
+            scratch = self._scratch.pop()
+        except IndexError:
+            scratch = _Scratch()
+        request, found = scratch.request, scratch.found
+        request.flags = _PM_SCAN_CHECK_WPASYNC | (_PM_SCAN_WP_MATCHING if arm else 0)
+        request.category_mask = query.mask
+        request.category_inverted = query.inverted
+        request.category_anyof_mask = query.anyof
+        request.return_mask = query.returned
+        request.end = stop = address + nbytes
+        pieces = []
+        try:
+            while address < stop:
+                request.start = address
+                n = _ioctl("PAGEMAP_SCAN", self._pagemap, _PAGEMAP_SCAN, request)
+                address = request.walk_end
+                if n:
+                    pieces.append(found[:n].copy())
+                    # walk_end may be where the kernel's own buffer was last full, pages before
+                    # the last one found: from there on, it would be found once more.
+                    address = max(address, int(found[n - 1, 1]))
+            return _together(pieces)
+        finally:
+            self._scratch.append(scratch)
 
     def close(self) -> None:
         """Stop watching everything that was registered here."""
@@ -258,41 +366,43 @@ class Userfault:
         if self.forked:
             raise OSError(errno.EPERM, "userfaultfd: made by the parent of this forked process")
 
-    def _request(self, address: int, nbytes: int, flags: int) -> _PmScanArg:
-        self._check()
-        return _PmScanArg(
-            size=ctypes.sizeof(_PmScanArg),
-            flags=flags | _PM_SCAN_CHECK_WPASYNC,
-            start=address,
-            end=address + nbytes,
-            category_mask=_PAGE_IS_WRITTEN,
-            return_mask=_PAGE_IS_WRITTEN,
-        )
-
-    def _ranges(self, address: int, nbytes: int, flags: int) -> Ranges:
-        request = self._request(address, nbytes, flags)
-        # A buffer for each call, not one for all: threads scan side by side.
-        found = np.empty((_RANGES_PER_SCAN, 3), np.int64)
-        request.vec, request.vec_len = found.ctypes.data, len(found)
-        pieces = []
-        try:
-            while request.start < request.end:
-                n = _ioctl("PAGEMAP_SCAN", self._pagemap, _PAGEMAP_SCAN, request)
-                pieces.append((found[:n, :2] - address) // PAGE_SIZE)
-                # walk_end may be where the kernel's own buffer was last full, pages before the
-                # last one found: from there on, what was found would be found once more.
-                request.start = max(request.walk_end, int(found[n - 1, 1]) if n else 0)
-            return _joined(np.concatenate(pieces)) if pieces else np.empty((0, 2), np.int64)
-        except MemoryError as error:  # unlike one for the buffer above, it loses what was found
-            raise OSError(errno.ENOMEM, "ioctl(PAGEMAP_SCAN): no memory for its answer") from error
+    def _try_gaps(self) -> bool:
+        """Whether WRITTEN_KINDS finds gaps: before July 2026 only WRITTEN did."""
+        size = 3 * PAGE_SIZE
+        with contextlib.closing(reserve(size)) as memory:
+            self.register(memory.address, size)
+            memory[0] = 1
+            self.scan(memory.address, size, WRITTEN_KINDS)
+            _ = memory[PAGE_SIZE]
+            return not len(self.scan(memory.address, size, TOUCHED))
 
 
 def _ioctl(name: str, fd: int, number: int, request: ctypes.Structure) -> int:
     return _call("ioctl", fd, number, ctypes.addressof(request), says=f"ioctl({name})")
 
 
-def _joined(ranges: Ranges) -> Ranges:
-    # The kernel cuts a run where its own buffer of 512 ends, and where two mappings meet.
+def copies(found: Found) -> Found:
+    """Keep the pages that this process has a copy of, in memory or swapped out."""
+    kind = found[:, 2]
+    kept: Found = found[(kind == _PAGE_IS_PRESENT) | (kind == _PAGE_IS_SWAPPED)]
+    return kept
+
+
+def _together(pieces: list[Found]) -> Found:
+    if len(pieces) == 1:
+        return pieces[0]
+    return np.concatenate(pieces) if pieces else np.empty((0, 3), np.int64)
+
+
+def pages(found: Found, address: int) -> Ranges:
+    """What was found as pages from an address on; ranges that touch as one, whatever their kind.
+
+    The kernel cuts a range where its own buffer of 512 ends, where two mappings meet and where the
+    kind changes.
+    """
+    ranges = (found[:, :2] - address) >> _PAGE_SHIFT
+    if len(ranges) < 2:
+        return ranges
     gaps = ranges[1:, 0] != ranges[:-1, 1]
     if gaps.all():
         return ranges
@@ -525,9 +635,9 @@ def _try_userfault(_fd: int, memory: Memory) -> bool:
         memory[PAGE_SIZE] = 2
         _ = memory[2 * PAGE_SIZE]
         memory[3 * PAGE_SIZE] = 1
-        first = userfault.scan(memory.address, len(memory)).tolist()
-        again = userfault.scan(memory.address, len(memory)).tolist()
-    return bool(first == [[1, 2], [3, 4]] and again == [])
+        first = userfault.scan(memory.address, len(memory))
+        again = userfault.scan(memory.address, len(memory))
+    return pages(first, memory.address).tolist() == [[1, 2], [3, 4]] and not len(again)
 
 
 def _try_pagemap(_fd: int, memory: Memory) -> bool:

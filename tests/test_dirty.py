@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import mmap
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -292,6 +294,214 @@ def test_a_refusal_never_loses_a_write(region: Region) -> None:
     assert ranges.tolist() == [[0, PAGES]]
     assert not tracker.exact
     assert tracker.pending(region.address, len(region.memory)) == PAGES
+
+
+# ---------------------------------------------------------------- page tables and huge pages
+
+TABLE = PAGE_SIZE // 8  # pages that one page table maps
+HUGE_PAGE = TABLE * PAGE_SIZE
+
+
+@pytest.fixture(params=[True, False], ids=["lazy", "eager"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracker]:
+    """The exact tracker, and the same as on a kernel where gaps cannot be armed one by one."""
+    with contextlib.closing(dirty.choose("userfault")) as tracker:
+        userfault = tracker._userfault  # type: ignore[attr-defined]
+        monkeypatch.setattr(userfault, "arms_gaps", request.param and userfault.arms_gaps)
+        yield tracker
+        assert tracker.exact
+
+
+@needs_userfault
+def test_pages_that_were_only_read_are_not_reported(region: Region, either: Tracker) -> None:
+    region.watch(either)
+    region.pages[[0, 600, 601, 9000], 0].sum()
+    assert region.written(either) == []
+    region.pages[[1, 601], 0] = 1
+    region.pages[2:1500, 0].sum()
+    assert region.written(either) == [1, 601]
+    region.pages[:20_000, 0].sum()
+    assert region.written(either) == []
+    region.pages[[0, 1, 2, 600, 19_999], 0] += 1
+    region.pages[20_000:, 0].sum()
+    assert region.written(either) == [0, 1, 2, 600, 19_999]
+    assert region.written(either) == []
+
+
+@needs_userfault
+def test_nothing_is_prepared_for_pages_that_were_never_touched(
+    region: Region, exact: Tracker
+) -> None:
+    userfault = exact._userfault  # type: ignore[attr-defined]
+    userfault.register(region.address, len(region.memory))
+    holes_are_written = len(userfault.scan(region.address, len(region.memory), arm=False)) > 0
+    assert userfault.arms_gaps == holes_are_written, "Linux was mended in both together"
+    if not userfault.arms_gaps:
+        pytest.skip("this kernel arms page tables, or nothing")
+    before = page_tables()
+    region.watch(exact)
+    region.pages[[5, 60_000], 0] = 1
+    assert region.written(exact) == [5, 60_000]
+    assert page_tables() - before < 64 << 10
+
+
+def page_tables() -> int:
+    """Bytes of page tables of this process."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if "VmPTE" in line) << 10
+
+
+@needs_userfault
+def test_zeros_that_were_only_read_are_not_reported(region: Region, either: Tracker) -> None:
+    """Neither the page of zeros nor, where huge pages are the default, a huge one."""
+    kernel.map_zero(region.address, PAGES // 2 * PAGE_SIZE, writable=True)
+    region.watch(either)
+    region.pages[:, 0].sum()
+    assert region.written(either) == []
+    region.pages[[3, 700, 40_000], 0] = 1
+    region.pages[:, 0].sum()
+    assert region.written(either) == [3, 700, 40_000]
+
+
+@needs_userfault
+@pytest.mark.parametrize("filled", [TABLE, 40 * TABLE, PAGES])
+def test_full_page_tables_are_as_exact(region: Region, either: Tracker, filled: int) -> None:
+    region.watch(either)
+    start = PAGES // 2 - filled // 2
+    region.pages[start : start + filled, 0] = 1
+    assert region.written(either) == list(range(start, start + filled))
+    for seed in range(3):
+        pages = some_pages(100, seed)
+        region.pages[pages, 0] += 1
+        region.pages[::2, 1].sum()
+        assert region.written(either) == pages
+
+
+@needs_userfault
+def test_ranges_that_share_a_page_table_are_apart(region: Region, either: Tracker) -> None:
+    split = TABLE * 8 + 100
+    region.watch(either, 0, split)
+    region.watch(either, split, PAGES - split)
+    region.pages[:split:50, 0] = 1
+    assert region.written(either, 0, split) == list(range(0, split, 50))
+    region.pages[:, 0].sum()
+    region.pages[split + 1, 0] = 1
+    assert region.written(either, split, PAGES - split) == [split + 1]
+    assert region.written(either, 0, split) == []
+
+
+@needs_userfault
+def test_a_part_laid_anew_is_as_exact(region: Region, either: Tracker) -> None:
+    """What was known of its page tables is void, also of those at its ends."""
+    region.watch(either)
+    region.pages[:, 0] = 1
+    region.written(either)
+    first, n = 3 * TABLE + 7, 40 * TABLE
+    region.lay(first, n)
+    region.watch(either, first, n // 2 + 9)
+    region.watch(either, first + n // 2 + 9, n - n // 2 - 9)
+    region.pages[:, 0].sum()
+    region.pages[[first - 1, first, first + n], 0] = 3
+    assert region.written(either) == [first - 1, first, first + n]
+
+
+@needs_userfault
+def test_pages_written_before_they_were_watched_are_clean(region: Region, either: Tracker) -> None:
+    region.pages[::3, 0] = 1
+    region.watch(either)
+    region.pages[:, 0].sum()
+    assert region.written(either) == []
+    region.pages[[3, 4], 0] = 2
+    assert region.written(either) == [3, 4]
+
+
+@needs_userfault
+def test_a_part_that_is_gone_is_passed_over(region: Region, either: Tracker) -> None:
+    region.watch(either)
+    region.pages[[5, 5000, 50_000], 0] = 1
+    hole = region.address + 4000 * PAGE_SIZE
+    kernel._call("munmap", ctypes.c_void_p(hole), ctypes.c_size_t(2000 * PAGE_SIZE))
+    assert region.written(either) == [5, 50_000]
+    kernel.map_zero(hole, 2000 * PAGE_SIZE, writable=True)
+    region.watch(either, 4000, 2000)
+    region.pages[[4001, 5000], 0] = 1
+    assert region.written(either) == [4001, 5000]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A file that the page cache holds in huge pages, where the file system can do that."""
+    fd = os.open(tmp_path_factory.mktemp("dirty") / "data", os.O_RDWR | os.O_CREAT)
+    block = np.arange(HUGE_PAGE * 4, dtype=np.uint8)
+    for i in range(8):
+        assert os.pwrite(fd, block, i * len(block)) == len(block)
+    yield fd
+    os.close(fd)
+
+
+@needs_userfault
+def test_huge_pages_of_the_file_are_tracked_page_by_page(data: int, either: Tracker) -> None:
+    size = os.fstat(data).st_size
+    memory = kernel.reserve(size + HUGE_PAGE)
+    offset = -memory.address % HUGE_PAGE
+    kernel.map_file(memory.address + offset, size, data, 0, shared=False, writable=True)
+    pages = np.frombuffer(memory, np.uint8, size, offset).reshape(-1, PAGE_SIZE)
+    region = Region(data, memory, pages)
+
+    def written() -> list[int]:
+        ranges = either.written(memory.address + offset, size)
+        return [page for start, stop in ranges.tolist() for page in range(start, stop)]
+
+    either.watch(memory.address + offset, size)
+    region.pages[:, 0].sum()
+    assert written() == []
+    for turn in range(3):
+        region.pages[[7 + turn, 900, 2000], 0] += 1
+        region.pages[:, 0].sum()
+        assert written() == [7 + turn, 900, 2000]
+        region.pages[:, 0].sum()
+        assert written() == []
+
+
+@needs_userfault
+@pytest.mark.parametrize("huge", [False, True])
+def test_no_store_of_a_busy_writer_is_ever_left_out(
+    region: Region, either: Tracker, data: int, huge: bool
+) -> None:
+    """A copy that takes over what is reported, and nothing else, ends up the same."""
+    pages, at = region.pages[: 32 * TABLE], region.address
+    if huge:
+        at += -at % HUGE_PAGE
+        pages = region.pages.reshape(-1)[at - region.address :][: 32 * HUGE_PAGE]
+        pages = pages.reshape(-1, PAGE_SIZE)
+        kernel.map_file(at, pages.nbytes, data, 0, shared=False, writable=True)
+    either.watch(at, pages.nbytes)
+    copy = pages.copy()
+    stop = threading.Event()
+
+    def write(seed: int) -> None:
+        rng, column = np.random.default_rng(seed), 8 * seed
+        while not stop.is_set():
+            some = rng.integers(0, len(pages), 40)
+            pages[some, column] += 1
+            pages[rng.integers(0, len(pages)), column + 1 :: 8][:400] += 1
+            pages[rng.integers(0, len(pages), 20), 0].sum()
+
+    writers = [threading.Thread(target=write, args=(seed,)) for seed in (1, 2)]
+    for writer in writers:
+        writer.start()
+    try:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            for first, last in either.written(at, pages.nbytes).tolist():
+                copy[first:last] = pages[first:last]
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    for first, last in either.written(at, pages.nbytes).tolist():
+        copy[first:last] = pages[first:last]
+    assert np.flatnonzero((copy != pages).any(axis=1)).tolist() == []
 
 
 # ---------------------------------------------------------------- the choice

@@ -162,6 +162,20 @@ def test_private_pages_are_found_across_pieces_of_the_pagemap(fd: int) -> None:
     assert np.flatnonzero(kernel.pagemap_private(memory.address, len(memory))).tolist() == wanted
 
 
+def test_memory_without_a_file_is_taken_page_by_page() -> None:
+    """Where huge pages are the system's default, one store would write 512 pages."""
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        pytest.skip("a kernel without huge pages")
+    memory = kernel.reserve(8 * PAGE_SIZE)
+    for attempt in range(2):
+        if attempt:
+            kernel.map_zero(memory.address, 8 * PAGE_SIZE, writable=True)
+        maps = Path("/proc/self/smaps").read_text()
+        mine = maps[maps.index(f"{memory.address:x}-") :]
+        flags = next(line for line in mine.splitlines() if line.startswith("VmFlags:"))
+        assert "nh" in flags.split()
+
+
 needs_userfault = pytest.mark.skipif(
     not kernel.probe().userfault, reason=kernel.probe().reasons.get("userfault", "")
 )
@@ -180,12 +194,14 @@ def test_a_scan_with_more_ranges_than_room_is_whole(
         userfault.arm(memory.address, len(memory))
         for page in (0, 1, 4, 6, 7, 8, 10, 15):
             memory[page * PAGE_SIZE] = 1
-        assert userfault.count(memory.address, len(memory)) == 8
+        wanted = [[0, 2], [4, 5], [6, 9], [10, 11], [15, 16]]
+        look = userfault.scan(memory.address, len(memory), arm=False)
+        assert kernel.pages(look, memory.address).tolist() == wanted
         scan = userfault.scan(memory.address, len(memory))
         assert scan.dtype == np.int64
-        assert scan.tolist() == [[0, 2], [4, 5], [6, 9], [10, 11], [15, 16]]
-        assert userfault.scan(memory.address, len(memory)).shape == (0, 2)
-        assert userfault.scan(memory.address, 0).shape == (0, 2)
+        assert kernel.pages(scan, memory.address).tolist() == wanted
+        assert userfault.scan(memory.address, len(memory)).shape == (0, 3)
+        assert userfault.scan(memory.address, 0).shape == (0, 3)
 
 
 @needs_userfault
@@ -197,7 +213,13 @@ def test_long_runs_come_back_in_one_piece(fd: int) -> None:
     kernel.map_file(memory.address + 99 * PAGE_SIZE, PAGE_SIZE, fd, 0, shared=False, writable=True)
     with contextlib.closing(kernel.Userfault()) as userfault:
         userfault.register(memory.address, len(memory))
-        assert userfault.scan(memory.address, len(memory)).tolist() == [[0, pages]]
+        memory[: 2000 * PAGE_SIZE : PAGE_SIZE] = bytes(2000)
+        assert not any(memory[2000 * PAGE_SIZE :: PAGE_SIZE])
+        scan = userfault.scan(memory.address, len(memory), kernel.TOUCHED_KINDS)
+        assert kernel.pages(scan, memory.address).tolist() == [[0, pages]]
+        written = kernel.copies(scan)
+        assert kernel.pages(written, memory.address).tolist() == [[0, 2000]]
+        assert len(scan) > 1
 
 
 @needs_userfault
@@ -212,8 +234,9 @@ def test_more_ranges_than_the_kernel_holds_at_once_are_found_once(fd: int) -> No
         wanted = list(range(0, pages, 4))
         for page in wanted:
             memory[page * PAGE_SIZE] = 1
-        assert userfault.count(memory.address, len(memory)) == len(wanted)
-        assert userfault.scan(memory.address, len(memory))[:, 0].tolist() == wanted
+        assert len(userfault.scan(memory.address, len(memory), arm=False)) == len(wanted)
+        scan = userfault.scan(memory.address, len(memory))
+        assert kernel.pages(scan, memory.address)[:, 0].tolist() == wanted
 
 
 @needs_userfault
@@ -233,7 +256,7 @@ def test_a_forked_child_is_refused() -> None:
         userfault.register(memory.address, len(memory))
 
         def refused() -> bool:
-            for act in (userfault.register, userfault.arm, userfault.scan, userfault.count):
+            for act in (userfault.register, userfault.arm, userfault.arm_tables, userfault.scan):
                 with pytest.raises(OSError, match="forked") as caught:
                     act(memory.address, len(memory))
                 assert caught.value.errno == errno.EPERM

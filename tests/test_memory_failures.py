@@ -108,7 +108,7 @@ def test_a_scan_whose_answer_found_no_memory(rows, monkeypatch):
         pytest.skip("the kernel does not track writes")
     ws = rows.begin()
     ws["a"][5] = 2
-    failing_once(monkeypatch, kernel, "_joined")
+    failing_once(monkeypatch, kernel, "pages")
     ws.commit()
     assert (rows.view("main")["a"][5] == 2).all()
     ws.close()
