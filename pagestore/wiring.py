@@ -28,6 +28,7 @@ from pagestore import kernel
 from pagestore.arena import Arena
 from pagestore.errors import CorruptionError, FullError
 from pagestore.format import Extents, sorted_unique
+from pagestore.pagetable import join_up
 from pagestore.pins import Pin
 
 FEW = 256  # pieces that are mapped one by one, whatever their length
@@ -168,6 +169,8 @@ class Wiring:
     def wire(self, extents: Extents) -> None:
         """Lay the slots of a whole table over the range: fresh and zeroed, or showing the same."""
         self._check(extents)
+        if len(extents) > FEW:
+            extents = _joined(extents)
         if self._offset is None:
             self._offset = self._best_offset(extents)
         if self.portable:
@@ -295,6 +298,11 @@ class Wiring:
                 break
         self._map(bridges, shared=False)
         self._copy(_shown_wrongly(_without_gaps(extents), bridges))
+
+
+def _joined(e: Extents) -> Extents:
+    """The same extents, joined up whichever version wrote them."""
+    return join_up(Extents(e.page, e.length, e.slot, np.zeros(len(e), np.int64)))
 
 
 def _bridges(extents: Extents) -> Extents:
