@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -107,6 +108,16 @@ with h5py.File(sys.argv[1] + "/file.h5", locking=False) as file:
         newest = self._versions.current_version
         delete_versions(self._file, [name for name in self._versions.versions if name != newest])
         self._use()
+        self._sync()
+
+    def give_back(self) -> None:
+        """A copy takes the place of the file, as h5repack would do it."""
+        with h5py.File(f"{self._path}.new", "w") as new:
+            for name in self._file:
+                self._file.copy(name, new)
+        self.close()
+        Path(f"{self._path}.new").replace(self._path)
+        self.open()
         self._sync()
 
     def close(self) -> None:
