@@ -29,7 +29,8 @@ USUAL = "pagestore,limit,lmdb,sqlite,rocksdb,reflink"  # no more than a package 
 TURNS = ("pagestore_arrays", "pagestore_writes", "limit")
 BASE = ("pagestore_arrays", "limit")
 MORE_TURNS = {"W2": ("lmdb_versions",)}  # too close to be told apart otherwise
-PATIENCE = {"full": 900, "quick": 120, "smoke": 30}  # seconds for a work item of a group
+# Seconds: a work item of those that take turns, of another peer, and all of another peer's.
+PATIENCE = {"full": (900, 240, 600), "quick": (120, 60, 300), "smoke": (60, 30, 120)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,33 +108,42 @@ def _peers(asked: str) -> tuple[list[str], dict[str, str]]:
 def _measure(folder: Path, works: list[str], peers: list[str], scale: str) -> Iterator[Sample]:
     groups = [[name for name in TURNS if name in peers]]
     groups += [[name] for name in peers if name not in TURNS]
+    together, single, in_all = PATIENCE[scale]
     for group in groups:
         inner = folder / group[0]
         inner.mkdir()
+        alone = group[0] != TURNS[0]
+        end = time.monotonic() + (in_all if alone else together * len(works))
         for item in works:
-            alone = group[0] != TURNS[0]
             if alone and group[0] in MORE_TURNS.get(item, ()):
                 continue
             more = [n for n in MORE_TURNS.get(item, ()) if n in peers and not alone]
             able = [n for n in group + more if not find(n).works or item in find(n).works]
             if able:
-                yield from _run(item, able, inner, scale)
+                left = min(single if alone else together, end - time.monotonic())
+                if left > 0:
+                    yield from _run(item, able, inner, scale, left)
+                else:
+                    note = f"no time left for {item}, after {in_all} s"
+                    yield Sample(item, "", group[0], "lacks", note=note)
         unmount_below(inner)
         shutil.rmtree(inner, ignore_errors=True)
 
 
-def _run(item: str, peers: list[str], folder: Path, scale: str) -> Iterator[Sample]:
+def _run(
+    item: str, peers: list[str], folder: Path, scale: str, patience: float
+) -> Iterator[Sample]:
     """Run a child, and stop it if it takes too long; what it noted until then counts."""
     start, out = time.monotonic(), folder / f"{item}.samples"
     command = [sys.executable, "-m", "tools.bench.child", item, ",".join(peers)]
     command += [str(folder), scale, str(out)]
     child = subprocess.Popen(command, start_new_session=True, cwd=ROOT)
     try:
-        code = child.wait(PATIENCE[scale])
+        code = child.wait(patience)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         code = child.wait()
-        yield Sample(item, "", peers[-1], "lacks", note=f"stopped after {PATIENCE[scale]} s")
+        yield Sample(item, "", peers[-1], "lacks", note=f"stopped after {patience:.0f} s")
     _say(f"{item} {', '.join(peers)}: {time.monotonic() - start:.0f} s{' FAILED' * bool(code)}")
     if out.exists():
         for line in out.read_text().splitlines():

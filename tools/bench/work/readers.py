@@ -149,9 +149,9 @@ def _reader(i: int, what: tuple[Any, ...], plain: str, mode: Any, ready: Any, sc
         scan = {STORE: peer.reader(key).scan, PLAIN: other.reader("now").scan}
         for act in scan.values():
             act()
-    except Exception:
+    except Exception:  # what it says differs from peer to peer: it cannot be opened here
         ready[i] = -1
-        raise
+        return
     ready[i] = 1
     while (what_now := mode.value) != STOP:
         if what_now == IDLE:
