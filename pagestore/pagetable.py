@@ -250,8 +250,8 @@ class Nodes:
         if painted is None:
             stack = stack_of(self, node)
             # a leaf of this transaction has what is asked of it on top: no need to paint it
-            small = node in self._fresh or sum(map(len, stack)) < WORTH_PAINTING
-            if self.dense is None or small or not paint:
+            worth = paint and node not in self._fresh and sum(map(len, stack)) >= WORTH_PAINTING
+            if self.dense is None or not worth:
                 return resolve(stack, pages)[:2]
             painted = Painted.of(stack)
             self.dense.put((self.moves, node), painted)
@@ -734,7 +734,7 @@ def _children(nodes: Nodes, side: _Side | None, level: int) -> dict[int, _Side]:
 
 
 def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: int) -> Difference:
-    if old and new and (top := nodes.put_on_top(old.node, new.node)) is not None:
+    if old and new and (top := _on_top(nodes, old, new, floor)) is not None:
         start, new_slot, new_birth = top
         length = np.ones(len(start), np.int64)
         old_slot, old_birth = nodes.locate(old.node, start)
@@ -752,6 +752,25 @@ def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: 
     if floor:
         keep &= old_birth > floor
     return Difference(start, length, old_slot, old_birth, new_slot, new_birth).take(keep)
+
+
+def _on_top(nodes: Nodes, old: _Side, new: _Side, floor: int) -> Single | None:
+    """Every page in which a leaf differs from another, where that is told without comparing.
+
+    With `floor` the new one comes from the old one. As long as they share a run, what was changed,
+    to zeros too, lies above it, and has a later birth than the old leaf.
+    """
+    top = nodes.put_on_top(old.node, new.node)
+    if top is not None or not floor:
+        return top
+    leaf, shared = nodes.leaf(new.node), set(nodes.leaf(old.node).runs["node"].tolist())
+    stack = [leaf.inline]
+    for node in leaf.runs["node"].tolist():
+        if node in shared:
+            flat = flatten(stack, keep_zeros=True)
+            return expand(flat.take(flat.birth > old.birth))
+        stack.append(nodes.run(node))
+    return None
 
 
 def _painted_difference(

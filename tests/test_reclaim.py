@@ -93,7 +93,10 @@ def test_a_fork_goes_with_what_hung_on_it(line):
 
 
 def grown(store: pagestore.Store, rng: np.random.Generator) -> list[str]:
-    """Grow branches of snapshots, with regions that come, go and change their length."""
+    """Grow branches of snapshots, with regions that come, go and change their length.
+
+    Their pages are scattered enough for leaves with several runs (pagetable.INLINE_MAX).
+    """
     names = []
     for i in range(60):
         branches = list(store.branches)
@@ -102,13 +105,13 @@ def grown(store: pagestore.Store, rng: np.random.Generator) -> list[str]:
             what = rng.integers(10)
             region = f"r{rng.integers(3)}"
             if region not in ws:
-                ws.create(region, (int(rng.integers(1, 300)), PAGE), "u1")[:] = i
+                ws.create(region, (int(rng.integers(1, 1500)), PAGE), "u1")[:] = i
             elif what == 0:
                 ws.delete(region)
             elif what == 1:
-                ws.resize(region, (int(rng.integers(0, 300)), PAGE))
+                ws.resize(region, (int(rng.integers(0, 1500)), PAGE))
             elif len(ws[region]):
-                pages = rng.integers(len(ws[region]), size=rng.integers(1, 150))
+                pages = rng.integers(len(ws[region]), size=rng.integers(1, 500))
                 ws[region][pages] = 0 if what == 2 else i
             if rng.random() < 0.7:
                 names.append(f"n{i}")
