@@ -848,6 +848,37 @@ def _edges(runs: Iterable[Extents]) -> IntArray:
     return sorted_unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
 
+def newer(
+    nodes: Nodes, table: Table, since: int, refs: list[NodeRef]
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Page and slot of what a table has from versions after `since`; its nodes go to `refs`."""
+    if table.root is not None:
+        yield from _newer(nodes, table.root, table.height, 0, since, refs, Once())
+
+
+def _newer(
+    nodes: Nodes, ref: NodeRef, height: int, index: int, since: int, refs: list[NodeRef], once: Once
+) -> Iterator[tuple[IntArray, IntArray]]:
+    if ref.birth <= since:
+        return
+    once.meet((ref.node,))
+    refs.append(ref)
+    if height:
+        children = nodes.branch(ref.node)
+        for i in np.flatnonzero(children["birth"] > since).tolist():
+            below = (index << FAN_BITS) + i
+            child = NodeRef(*children[i].tolist())
+            yield from _newer(nodes, child, height - 1, below, since, refs, once)
+        return
+    leaf = nodes.leaf(ref.node)
+    runs = [run for run in _refs(leaf.runs) if run.birth > since]  # on top of all older ones
+    once.meet(run.node for run in runs)
+    refs += runs
+    flat = flatten([leaf.inline, *(nodes.run(run.node) for run in runs)], keep_zeros=True)
+    page, slot, _ = expand(flat.take((flat.birth > since) & (flat.slot != 0)))
+    yield page + (index << LEAF_BITS), slot
+
+
 def exclusive(
     nodes: Nodes, table: Table, others: Sequence[Table], floor: VersionId
 ) -> Iterator[Extents]:

@@ -2,19 +2,21 @@
 
 A version is kept while it is named, a branch's head, kept by ``history="all"``, pinned, or has two
 or more kept children. Versions that go at once form lines, each between its nearest kept ancestor P
-and the only kept child N of its last. A line is walked from its oldest version on: at each step the
-pages and page-table nodes to free are those that were born after P and that the next version does
-not have. It costs what changed from step to step, never what the versions hold.
+and the only kept child N of its last, its heir. What goes of a line's oldest version are the pages
+and page-table nodes that were born after P and that N does not have; of each later version, those
+that were born after the one before it and that N does not have. It costs what changed in the line
+and from its oldest version to N, never what the versions hold.
 
 - R1  A version is dropped only while its lock byte is held exclusively, until the commit.
 - R2  A version that is pinned is noted as unkept, and tried again at every commit.
-- R3  A slot or node is freed once, where it leaves the line: what the next version does not have
-      none of those that follow has.
+- R3  Along a line a page that was replaced does not come back. So a slot belongs to the first of
+      its versions that has it, and nothing is freed twice.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -27,13 +29,14 @@ from pagestore.format import (
     UNKEPT,
     IntArray,
     NodeId,
+    NodeRef,
     Table,
     VersionId,
     VersionRecord,
     key_number,
     number_key,
 )
-from pagestore.pagetable import Nodes, exclusive, exclusive_nodes, expand
+from pagestore.pagetable import Nodes, exclusive, exclusive_nodes, expand, lookup, newer
 from pagestore.transaction import Transaction
 
 
@@ -126,14 +129,40 @@ def _free_line(
     dead: list[NodeId],
 ) -> None:  # fmt: skip
     """Note what goes with a line (R3), and let its heir be a child of its parent."""
-    nodes, floor = write.nodes, line[0].parent
+    nodes, first = write.nodes, line[0]
     heirs = [write.records.version(heir)] if heir != NO_VERSION else []
-    for version, following in zip(line, [*([v] for v in line[1:]), heirs], strict=True):
-        for region in version.regions.values():
-            others = tables_of(following, region.id)
-            dead += [ref.node for ref in exclusive_nodes(nodes, region.table, others, floor)]
-            slots += [expand(e)[1] for e in exclusive(nodes, region.table, others, floor)]
+    for region in first.regions.values():
+        others = tables_of(heirs, region.id)
+        dead += [ref.node for ref in exclusive_nodes(nodes, region.table, others, first.parent)]
+        slots += [expand(e)[1] for e in exclusive(nodes, region.table, others, first.parent)]
+    later = {region.id for version in line[1:] for region in version.regions.values()}
+    for number in later:
+        kept = next(iter(tables_of(heirs, number)), Table())
+        _free_later(nodes, line, number, kept, slots, dead)
     write.records.remove_line(line, heirs)
+
+
+def _free_later(
+    nodes: Nodes, line: list[VersionRecord], region: int, kept: Table, slots: list[IntArray],
+    dead: list[NodeId],
+) -> None:  # fmt: skip
+    """Note what the versions after the first of a line brought, and the heir has not kept."""
+    made: list[NodeRef] = []
+    left: list[NodeRef] = []
+    found = [
+        part
+        for before, version in itertools.pairwise(line)
+        for table in tables_of([version], region)
+        for part in newer(nodes, table, before.id, made)
+    ]
+    for _ in newer(nodes, kept, line[0].id, left):
+        pass  # only its nodes are asked for
+    dead += {ref.node for ref in made} - {ref.node for ref in left}
+    if found:
+        page, slot = (np.concatenate(column) for column in zip(*found, strict=True))
+        order = np.argsort(page, kind="stable")
+        page, slot = page[order], slot[order]
+        slots.append(slot[lookup(nodes, kept, page)[0] != slot])
 
 
 def _give(write: Write, slots: list[IntArray]) -> None:
