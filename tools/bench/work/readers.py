@@ -48,7 +48,7 @@ def _measure(bench: Bench, store: Store, plain: Store) -> None:
     reader.close()
     share = bench.scale.readers / (multiprocessing.cpu_count() or 1)
     length = min(bench.scale.budget, max(bench.scale.budget / 6, 3 * scan * share))
-    enough = round(10 * bench.scale.budget / (len(PHASES) * length))
+    enough = round(9 * bench.scale.budget / (len(PHASES) * length))
     rounds = max(1, min(bench.scale.times(6), enough))
     with _Crew(store, plain, bench.scale.readers) as crew:
         for _ in range(rounds):
