@@ -214,30 +214,27 @@ class Query(NamedTuple):
     returned: int = 0
 
 
-WRITTEN: Final = Query(_PAGE_IS_WRITTEN, returned=_PAGE_IS_WRITTEN)
-"""Every page that is not armed. The kernel has a fast loop for this query and no other; but what
-is not mapped counts too, and is given a page table when it is armed."""
+_MAPPED: Final = _PAGE_IS_PRESENT | _PAGE_IS_SWAPPED
+_NO_COPY: Final = _PAGE_IS_FILE | _PAGE_IS_PFNZERO
+_KINDS: Final = _NO_COPY | _MAPPED | _PAGE_IS_HUGE
 
-TOUCHED: Final = Query(
-    _PAGE_IS_WRITTEN, anyof=_PAGE_IS_PRESENT | _PAGE_IS_SWAPPED, returned=_PAGE_IS_HUGE
+WRITTEN_COPIES: Final = Query(
+    _PAGE_IS_WRITTEN | _NO_COPY, _NO_COPY, anyof=_MAPPED, returned=_PAGE_IS_PRESENT
 )
-"""Pages that are mapped and not armed: every page written, and some that were only read."""
+"""Pages that this process has a copy of, in memory or swapped out, and that are not armed: they
+were written. What has no page table is passed over, but for each page that is mapped the kernel
+looks into a record of its own."""
 
-_KINDS: Final = _PAGE_IS_FILE | _PAGE_IS_PFNZERO | _PAGE_IS_PRESENT | _PAGE_IS_SWAPPED
+COPIES_IN_MEMORY: Final = Query(_PAGE_IS_PRESENT | _NO_COPY, _NO_COPY, returned=_PAGE_IS_PRESENT)
+"""Copies, armed or not. Not those that are swapped out: gaps that are armed look the same."""
 
-TOUCHED_KINDS: Final = TOUCHED._replace(returned=_KINDS)
-"""The same, and `copies` tells which were written. Takes some twenty times as long for each page
-that is mapped."""
+WRITTEN: Final = Query(_PAGE_IS_WRITTEN, returned=_PAGE_IS_WRITTEN)
+"""Every page that is not armed, mapped or not. The kernel has a fast loop for this query and no
+other."""
 
-WRITTEN_KINDS: Final = WRITTEN._replace(returned=_KINDS)
-"""Gaps in page tables as well. Where there is no table, to arm is not atomic: a store meanwhile can
-be left out."""
-
-MAPPED: Final = Query(0, anyof=_PAGE_IS_PRESENT | _PAGE_IS_SWAPPED, returned=_PAGE_IS_HUGE)
-"""What has an entry in a page table, an armed gap too, or is a huge page; nothing is armed."""
-
-HUGE: Final = _PAGE_IS_HUGE
-"""The kind of a page that is mapped without a page table."""
+UNARMED: Final = WRITTEN._replace(returned=_KINDS)
+"""The same, and what they are. What has no page table is given one that is armed, but not in one
+step with being found."""
 
 Found: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 """Shape (n, 3): rising, disjoint ranges of addresses, and their kind as far as the query asks."""
@@ -281,7 +278,7 @@ class Userfault:
             _ioctl("UFFDIO_API", self._fd, _UFFDIO_API, api)
             with _naming("open"):
                 self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-            self.arms_gaps = self._try_gaps()
+            self.finds_gaps = self._try_gaps()
         except BaseException:
             self.close()
             raise
@@ -305,21 +302,6 @@ class Userfault:
         self._check()
         request = _UffdioWriteprotect(start=address, len=nbytes, mode=_UFFDIO_WRITEPROTECT_MODE_WP)
         _ioctl("UFFDIO_WRITEPROTECT", self._fd, _UFFDIO_WRITEPROTECT, request)
-
-    def arm_tables(self, address: int, nbytes: int) -> None:
-        """Arm what has a page table, gaps in it too."""
-        self._check()
-        request = _PmScanArg(
-            size=ctypes.sizeof(_PmScanArg),
-            flags=_PM_SCAN_WP_MATCHING | _PM_SCAN_CHECK_WPASYNC,
-            start=address,
-            end=address + nbytes,
-            category_mask=TOUCHED.mask,
-            category_anyof_mask=TOUCHED.anyof,
-        )
-        while request.start < request.end:
-            _ioctl("PAGEMAP_SCAN", self._pagemap, _PAGEMAP_SCAN, request)
-            request.start = request.walk_end
 
     def scan(self, address: int, nbytes: int, query: Query = WRITTEN, *, arm: bool = True) -> Found:
         """Find the pages that a query is about, and arm them.
@@ -367,14 +349,14 @@ class Userfault:
             raise OSError(errno.EPERM, "userfaultfd: made by the parent of this forked process")
 
     def _try_gaps(self) -> bool:
-        """Whether WRITTEN_KINDS finds gaps: before July 2026 only WRITTEN did."""
+        """Whether UNARMED finds gaps: before July 2026 only WRITTEN did."""
         size = 3 * PAGE_SIZE
         with contextlib.closing(reserve(size)) as memory:
             self.register(memory.address, size)
             memory[0] = 1
-            self.scan(memory.address, size, WRITTEN_KINDS)
-            _ = memory[PAGE_SIZE]
-            return not len(self.scan(memory.address, size, TOUCHED))
+            return int(self.scan(memory.address, size, UNARMED)[-1:, 1].sum()) == (
+                memory.address + size
+            )
 
 
 def _ioctl(name: str, fd: int, number: int, request: ctypes.Structure) -> int:
@@ -382,10 +364,20 @@ def _ioctl(name: str, fd: int, number: int, request: ctypes.Structure) -> int:
 
 
 def copies(found: Found) -> Found:
-    """Keep the pages that this process has a copy of, in memory or swapped out."""
-    kind = found[:, 2]
-    kept: Found = found[(kind == _PAGE_IS_PRESENT) | (kind == _PAGE_IS_SWAPPED)]
+    """Of what UNARMED found, the pages that this process has a copy of."""
+    kept: Found = found[np.isin(found[:, 2] & ~_PAGE_IS_HUGE, (_PAGE_IS_PRESENT, _PAGE_IS_SWAPPED))]
     return kept
+
+
+def without_table(found: Found, address: int, nbytes: int) -> Ranges:
+    """Ranges of addresses, of what UNARMED found, where there may have been no page table."""
+    table = PAGE_SIZE // 8 * PAGE_SIZE
+    kind = found[:, 2]
+    gaps = pages(found[kind == 0], 0) * PAGE_SIZE
+    first, last = -(-address // table) * table, (address + nbytes) // table * table
+    long = gaps[:, 1] - gaps[:, 0] >= table
+    huge: Ranges = found[(kind & _PAGE_IS_HUGE) != 0, :2]
+    return np.concatenate((gaps[long | (gaps[:, 0] < first) | (gaps[:, 1] > last)], huge))
 
 
 def _together(pieces: list[Found]) -> Found:

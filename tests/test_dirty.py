@@ -302,12 +302,18 @@ TABLE = PAGE_SIZE // 8  # pages that one page table maps
 HUGE_PAGE = TABLE * PAGE_SIZE
 
 
-@pytest.fixture(params=[True, False], ids=["lazy", "eager"])
+@pytest.fixture(params=["copies", "whole", "usual", "eager"])
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracker]:
-    """The exact tracker, and the same as on a kernel where gaps cannot be armed one by one."""
+    """The exact tracker: asking for copies, armed whole from its first scan on, as the time that
+    a scan takes has it, and as on a kernel that does not find gaps.
+    """
     with contextlib.closing(dirty.choose("userfault")) as tracker:
         userfault = tracker._userfault  # type: ignore[attr-defined]
-        monkeypatch.setattr(userfault, "arms_gaps", request.param and userfault.arms_gaps)
+        if request.param == "eager":
+            monkeypatch.setattr(userfault, "finds_gaps", False)
+        elif request.param != "usual":
+            short = 60.0 if request.param == "copies" else -60.0
+            monkeypatch.setattr("pagestore.dirty.userfault.SHORT", short)
         yield tracker
         assert tracker.exact
 
@@ -335,8 +341,8 @@ def test_nothing_is_prepared_for_pages_that_were_never_touched(
     userfault = exact._userfault  # type: ignore[attr-defined]
     userfault.register(region.address, len(region.memory))
     holes_are_written = len(userfault.scan(region.address, len(region.memory), arm=False)) > 0
-    assert userfault.arms_gaps == holes_are_written, "Linux was mended in both together"
-    if not userfault.arms_gaps:
+    assert userfault.finds_gaps == holes_are_written, "Linux was mended in both together"
+    if not userfault.finds_gaps:
         pytest.skip("this kernel arms page tables, or nothing")
     before = page_tables()
     region.watch(exact)
@@ -502,6 +508,52 @@ def test_no_store_of_a_busy_writer_is_ever_left_out(
     for first, last in either.written(at, pages.nbytes).tolist():
         copy[first:last] = pages[first:last]
     assert np.flatnonzero((copy != pages).any(axis=1)).tolist() == []
+
+
+@needs_userfault
+def test_what_was_armed_whole_is_void_once_more_is_laid_anew(
+    region: Region, exact: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pagestore.dirty.userfault.SHORT", -60.0)
+    region.watch(exact, 0, 1000)
+    assert region.written(exact, 0, 1000) == []
+    monkeypatch.setattr("pagestore.dirty.userfault.SHORT", 60.0)
+    region.lay(0, 2000)
+    region.watch(exact, 0, 2000)
+    region.pages[:1000:3, 0].sum()
+    region.pages[[4, 700], 0] = 1
+    assert region.written(exact, 0, 1000) == [4, 700]
+
+
+@needs_userfault
+@pytest.mark.parametrize("tables", [False, True], ids=["untouched", "touched"])
+def test_no_store_is_left_out_while_a_range_is_armed_whole(
+    region: Region, exact: Tracker, monkeypatch: pytest.MonkeyPatch, tables: bool
+) -> None:
+    """Each page is written once: what is left out once is left out for good."""
+    monkeypatch.setattr("pagestore.dirty.userfault.SHORT", -60.0)
+    pages, size = region.pages[: 64 * TABLE], 64 * TABLE * PAGE_SIZE
+    for trial in range(12):
+        region.lay(0, len(pages) + 1)
+        region.watch(exact, 0, len(pages) + 1)  # more than is armed: that is void
+        if tables:
+            pages[::TABLE, 0].sum()
+        order = np.random.default_rng(trial).permutation(len(pages))
+
+        def write(mine: np.ndarray) -> None:
+            for page in mine:
+                pages[page, 1] = 7
+
+        writers = [threading.Thread(target=write, args=(order[i::2],)) for i in (0, 1)]
+        for writer in writers:
+            writer.start()
+        found: set[int] = set()
+        while any(writer.is_alive() for writer in writers):
+            for first, last in exact.written(region.address, size).tolist():
+                found.update(range(first, last))
+        for first, last in exact.written(region.address, size).tolist():
+            found.update(range(first, last))
+        assert len(found) == len(pages), sorted(set(range(len(pages))) - found)[:20]
 
 
 # ---------------------------------------------------------------- the choice

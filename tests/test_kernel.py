@@ -215,7 +215,7 @@ def test_long_runs_come_back_in_one_piece(fd: int) -> None:
         userfault.register(memory.address, len(memory))
         memory[: 2000 * PAGE_SIZE : PAGE_SIZE] = bytes(2000)
         assert not any(memory[2000 * PAGE_SIZE :: PAGE_SIZE])
-        scan = userfault.scan(memory.address, len(memory), kernel.TOUCHED_KINDS)
+        scan = userfault.scan(memory.address, len(memory), kernel.UNARMED)
         assert kernel.pages(scan, memory.address).tolist() == [[0, pages]]
         written = kernel.copies(scan)
         assert kernel.pages(written, memory.address).tolist() == [[0, 2000]]
@@ -256,7 +256,7 @@ def test_a_forked_child_is_refused() -> None:
         userfault.register(memory.address, len(memory))
 
         def refused() -> bool:
-            for act in (userfault.register, userfault.arm, userfault.arm_tables, userfault.scan):
+            for act in (userfault.register, userfault.arm, userfault.scan):
                 with pytest.raises(OSError, match="forked") as caught:
                     act(memory.address, len(memory))
                 assert caught.value.errno == errno.EPERM
