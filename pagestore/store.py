@@ -234,8 +234,8 @@ class Store:
             records.put_name(BRANCH, name, NameRecord(record.id, record.time))
         return self._version(record)
 
-    def delete_snapshot(self, *names: str) -> None:
-        """Forget snapshots, all or none; what only they kept is free at once.
+    def delete_snapshot(self, name: str, *more: str) -> None:
+        """Forget one snapshot or several, all or none; what only they kept is free at once.
 
         Costs what they changed, and one durable transaction for all of them.
 
@@ -244,7 +244,7 @@ class Store:
         NotFoundError
             There is no snapshot of one of the names.
         """
-        self._delete(SNAPSHOT, names)
+        self._delete(SNAPSHOT, (name, *more))
 
     def delete_branch(self, name: str) -> None:
         """Forget a branch, and what only it kept.

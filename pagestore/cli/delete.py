@@ -37,7 +37,8 @@ def delete(store_path: Path, names: tuple[str, ...], kind: str | None) -> None:
         for name in branches:
             store.delete_branch(name)
             result(("branch", name), f"deleted branch {printable(name)}")
-        store.delete_snapshot(*snapshots)
+        if snapshots:
+            store.delete_snapshot(*snapshots)
         for name in snapshots:
             result(("snapshot", name), f"deleted snapshot {printable(name)}")
 

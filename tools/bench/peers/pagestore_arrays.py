@@ -84,9 +84,9 @@ with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2
 
     def delete_old(self) -> None:
         newest = self.store.version("main").names
-        for name in list(self.store.snapshots):
-            if name not in newest:
-                self.store.delete_snapshot(name)
+        old = [name for name in self.store.snapshots if name not in newest]
+        if old:
+            self.store.delete_snapshot(*old)
 
     def give_back(self) -> None:
         self._leave()  # an open workspace pins the pages of its base

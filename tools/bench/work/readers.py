@@ -81,6 +81,14 @@ class _Crew:
         self._scans = [RawArray(c_double, self.count) for _ in range(3)]
 
     def __enter__(self) -> _Crew:
+        try:
+            self._begin()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _begin(self) -> None:
         peer, context = self.store.peer, multiprocessing.get_context("spawn")
         what = (self.store.name, str(peer.folder), peer.pages, self.store.key(0))
         state = (self._mode, self._ready, self._scans)
@@ -100,7 +108,6 @@ class _Crew:
             if time.monotonic() > end:
                 raise Lacks("readers did not come up within a minute")
             time.sleep(0.01)
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
