@@ -48,10 +48,10 @@ def test_all_names_or_none(line, wrong):
     assert transactions(line) == before
 
 
-def test_a_name_given_twice_and_no_name(line):
+def test_a_name_given_twice_and_by_keyword(line):
     line.delete_snapshot("s1", "s1")
-    line.delete_snapshot()
-    assert len(line.snapshots) == 9
+    line.delete_snapshot(name="s2")
+    assert len(line.snapshots) == 8
 
 
 def test_what_is_pinned_parts_the_line(line):
