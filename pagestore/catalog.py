@@ -49,6 +49,7 @@ MAP_SIZE = 1 << 40  # address space only; halved until the process is allowed it
 MAX_READERS = 2048
 LOCK_ROOM = (MAX_READERS + 64) * 64  # bytes: what LMDB's lock file needs at most
 RESERVE = 1 << 20
+LOOKS = 4  # at a meta record that does not fit, before it counts as damaged
 EXAMINED_MOST = 64 << 20
 HASHED_AT_ONCE = 1 << 18  # bytes: what was read is hashed while it is in the processor's cache
 
@@ -234,8 +235,18 @@ class Catalog:
         mark = object()
         self._under_way.add(mark)
         try:
-            with self._env.begin(buffers=False) as txn:
-                yield Transaction(txn)
+            for left in reversed(range(LOOKS)):
+                with self._env.begin(buffers=False) as txn:
+                    try:
+                        records = Transaction(txn)
+                    except CorruptionError:
+                        # held up while two commits ended, a reader gets the number of the older
+                        # transaction from LMDB, and the records of the newer
+                        if not left:
+                            raise
+                        continue
+                    yield records
+                    return
         except lmdb.Error as e:
             raise self._translated(e) from e
         finally:

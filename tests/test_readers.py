@@ -8,13 +8,16 @@ import contextlib
 import os
 import random
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 import pagestore
-from pagestore import ConflictError, ExistsError, NotFoundError
+from pagestore import ConflictError, CorruptionError, ExistsError, NotFoundError
+from pagestore.catalog import LOOKS
 from pagestore.format import content_hash, page_sum, page_sums
+from pagestore.transaction import Transaction
 from tests.damage import PAGE, assert_clean, directory_in_memory
 from tests.test_process import Children, until
 
@@ -234,3 +237,28 @@ def test_a_killed_readers_pages_come_back(path, children, by):
         assert store.stats().free_bytes >= before.free_bytes + (PAGES - 2) * PAGE
         assert store.stats().referred_bytes <= before.referred_bytes - (PAGES - 2) * PAGE
         assert_clean(store)
+
+
+def held_up(monkeypatch, times):
+    """Let that many transactions have the number of the one before the last."""
+    real: Any = Transaction.id
+    left = [times]
+
+    def number(self):
+        left[0] -= 1
+        return real.fget(self) - 2 * (left[0] >= 0)
+
+    monkeypatch.setattr(Transaction, "id", property(number))
+
+
+def test_a_reader_that_was_held_up_looks_again(make_store, monkeypatch):
+    """LMDB takes its number first, then the records: two commits may end in between."""
+    store = make_store()
+    with store.begin() as ws:
+        ws.create("a", 10)
+    held_up(monkeypatch, LOOKS - 1)
+    assert store.version("main").regions.keys() == {"a"}
+    held_up(monkeypatch, LOOKS)
+    with pytest.raises(CorruptionError, match="X2"):
+        store.version("main")
+    monkeypatch.undo()
