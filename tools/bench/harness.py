@@ -10,9 +10,12 @@ import mmap
 import os
 import platform
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+SHORT = 1e-3  # seconds: a sync of one page that waits for nothing else
 
 
 def seconds(act: Callable[[], object]) -> float:
@@ -52,6 +55,19 @@ def warm_up(nbytes: int) -> float:
                 memory[at] = 1
 
     return seconds(touch)
+
+
+def settle(folder: Path, most: float) -> None:
+    """Wait until syncs are short: a disk is busy for seconds after a large load."""
+    end, short = time.monotonic() + most, 0
+    with tempfile.TemporaryFile(dir=folder) as file:
+        while short < 10 and time.monotonic() < end:
+            file.seek(0)
+            file.write(bytes(mmap.PAGESIZE))
+            file.flush()
+            took = seconds(lambda: os.fdatasync(file.fileno()))
+            short = short + 1 if took < SHORT else 0
+            time.sleep(0.02)
 
 
 def machine(folder: Path) -> dict[str, str]:

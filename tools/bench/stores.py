@@ -19,7 +19,7 @@ from typing import TextIO
 import numpy as np
 from attrs import asdict, define, field, frozen
 
-from tools.bench.harness import seconds
+from tools.bench.harness import seconds, settle
 from tools.bench.model import Model
 from tools.bench.peers import Key, Lacks, Pages, Peer, Rows, find
 
@@ -194,6 +194,7 @@ class Bench:
                     stack.callback(shutil.rmtree, folder, ignore_errors=True)
                     stack.callback(store.peer.close)
                     stores.append(store)
+            settle(self.folder, self.scale.patience)
             yield stores
 
     def _fresh(self, name: str, folder: Path, pages: int) -> Store:
