@@ -71,10 +71,11 @@ class KnownSums:
 
     def read(self, records: Records, slots: IntArray) -> SumArray:
         """As `read_sums`, asking the catalog only for what is not known."""
-        self._make_room(slots)
+        self._make_room(slots | (SUMS_CHUNK - 1))
         unknown = slots[~self._known[slots]]
         if len(unknown):
-            self._note(unknown, read_sums(records, unknown))
+            chunks = sorted_unique(unknown // SUMS_CHUNK)
+            self._note(_slots_of(chunks), _load(records, chunks, missing=False))
         sums: SumArray = self._sums[slots]
         return sums
 

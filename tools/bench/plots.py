@@ -150,9 +150,9 @@ def _growth(r: Results) -> Any:
     for peer in r.peers:
         lines = _line(r, "W10", targets.BY_SIZE, peer, ", 100 pages")
         sizes[peer] = [(x / (1 << 20), y * 1e3) for x, y in lines]
-        first = _line(r, "W10", targets.NEW, peer, ", 4 pages")[:1]
+        new = dict(_line(r, "W10", targets.NEW, peer, ", 4 pages"))
         lines = _line(r, "W10", targets.BY_VERSIONS, peer, ", 4 pages")
-        versions[peer] = [(x, y * 1e3) for x, y in [*((1.0, y) for _, y in first), *lines]]
+        versions[peer] = [(1.0, 1.0)] * bool(new) + [(x, y / new[x]) for x, y in lines if x in new]
     if not sizes[OURS] or not versions[OURS]:
         return None
     figure, (left, right) = plt.subplots(1, 2, figsize=(12.5, 5))
@@ -165,6 +165,8 @@ def _growth(r: Results) -> Any:
     _draw_lines(r, right, versions)
     right.set_title(f"Commit of 4 random pages of {r.scale['small'] >> 8} MiB, by versions kept")
     right.set_xlabel("versions in the store")
+    right.set_ylabel("time over that of a new store, in turns")
+    right.set_ylim(0.5, 2.0)
     figure.tight_layout(w_pad=3)
     return figure
 
