@@ -476,7 +476,7 @@ def lookup(nodes: Nodes, table: Table, pages: IntArray) -> tuple[IntArray, IntAr
     if table.root is None or not len(pages):
         return slot, birth
     if table.height == 0:
-        return nodes.locate(table.root.node, pages)
+        return nodes.locate(table.root.node, pages, paint=True)
     for base, node in leaves(nodes, table, sorted_unique(pages >> LEAF_BITS)):
         a, b = np.searchsorted(pages, (base, base + LEAF_SPAN))
         slot[a:b], birth[a:b] = nodes.locate(node, pages[a:b] - base, paint=True)

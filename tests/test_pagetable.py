@@ -278,6 +278,19 @@ def test_flatten_of_many_small_runs():
     assert (np.diff(flat.page) > 0).all()
 
 
+@pytest.mark.parametrize("far", [0, 1 << 20])
+def test_looking_up_in_a_large_leaf_paints_it_once(far: int) -> None:
+    """A commit looks its pages up: the next one need not search the same runs again."""
+    tables, dense = Tables(), pagetable.DenseLeaves()
+    look = Nodes(tables.records, NodeCache(), 0, tables.records.new_id, dense)  # type: ignore[arg-type]
+    pages = np.append(np.arange(0, 4000, 2), [far + 4001])
+    table = pagetable.update(look, Table(), pagetable.singles(pages, pages + 10, 1), VersionId(1))
+    look.committed()
+    again = Nodes(tables.records, NodeCache(), 0, tables.records.new_id, dense)  # type: ignore[arg-type]
+    assert pagetable.lookup(again, table, np.array([2, 3]))[0].tolist() == [12, 0]
+    assert any(dense.get((0, node)) for _, node in pagetable.leaves(again, table))
+
+
 def test_a_far_page_makes_the_tree_tall():
     tables = Tables()
     far = (1 << 40) - 1

@@ -6,9 +6,9 @@ Does not know where pages come from: what is remapped has to be watched again.
 A page that was written is a copy, this process's own, that is not armed. Nothing is prepared for
 pages that were never touched:
 
-- T1  A scan asks for copies that are not armed, and arms them. It passes over what has no page
+- U1  A scan asks for copies that are not armed, and arms them. It passes over what has no page
       table, but the kernel looks into a record of each page that is mapped.
-- T2  Once that takes longer than looking at every entry, the range is armed whole, gaps too. From
+- U2  Once that takes longer than looking at every entry, the range is armed whole, gaps too. From
       then on every page of it that is not armed was written, and the kernel's fast loop finds them.
 
 Where the kernel refuses (a range that was remapped and not watched again, no memory for page
