@@ -35,7 +35,6 @@ from pagestore import (
     draft,
     engine,
     format,
-    pagetable,
     pins,
     space,
     wiring,
@@ -56,6 +55,7 @@ from pagestore.format import (
     VersionId,
     VersionRecord,
 )
+from pagestore.pagetable import compare, nodes, painted, table
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -451,7 +451,7 @@ def test_extents():
 
 def test_constants():
     for row in rows_of("constants"):
-        module, _, constant = quoted(row["constant"]).partition(".")
+        module, _, constant = quoted(row["constant"]).rpartition(".")
         value = getattr(importlib.import_module(f"pagestore.{module}"), constant)
         assert value == number(row["value"]), row
         assert re.findall(r"2\*\*(\d+)", row["meaning"]) in ([], [str(value)]), row
@@ -547,17 +547,17 @@ IN_WORDS = {
     "docs/format.md": [f"{space.LOG_RECORDS} records or {space.LOG_RUNS:,} runs"],
     "docs/design.md": [
         f"branches with {format.FAN} children over leaves of 2**{format.LEAF_BITS} pages",
-        f"has more than {pagetable.INLINE_MAX},",
-        f"within {pagetable.DENSE_PAGES * 16 >> 20} MiB",
-        f"{pagetable.CACHED_EXTENTS * 32 >> 20} MiB of decoded nodes",
+        f"has more than {table.INLINE_MAX},",
+        f"within {painted.DENSE_PAGES * 16 >> 20} MiB",
+        f"{nodes.CACHED_EXTENTS * 32 >> 20} MiB of decoded nodes",
         f"every {workspace.CHECK_SECONDS * 1000:.0f} ms",
         f"from {space.GROW_LEAST:,} to {space.GROW_MOST:,} slots",
     ],
     D + "001-page-table.md": [
         f"Branches have {format.FAN} children. A leaf spans 2**{format.LEAF_BITS} pages",
-        f"past {pagetable.INLINE_MAX} of them",
-        f"at most {pagetable.DENSE_PAGES * 16 >> 20} MiB",
-        f"past {pagetable.WORTH_COMPARING:,} of those",
+        f"past {table.INLINE_MAX} of them",
+        f"at most {painted.DENSE_PAGES * 16 >> 20} MiB",
+        f"past {compare.WORTH_COMPARING:,} of those",
     ],
     D + "003-free-space.md": [
         f"chunks of {format.FREE_CHUNK:,} slots",

@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from pagestore import catalog, pagetable, space
+from pagestore import catalog, space
+from pagestore.pagetable import table
 from tools.crash.course import Course
 
 Workload = Callable[[Course], None]
@@ -300,7 +301,7 @@ def shrink() -> None:
     """
     space.GROW_LEAST, space.LOOK_LEAST, space.SHORT_RUN = 24, 8, 4
     space.ALIGNED, space.LOG_RECORDS = 32, 5
-    pagetable.INLINE_MAX = 3
+    table.INLINE_MAX = 3
     catalog.RESERVE = 1 << 16
 
 

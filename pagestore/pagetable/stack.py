@@ -1,0 +1,154 @@
+"""Stacks of runs of extents, newest first: overlaying, resolving, joining, cutting them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pagestore.format import Extents, IntArray, sorted_unique
+
+DENSE = 1 << 13  # extents: from here on a leaf's pages are painted one by one
+
+Single = tuple[IntArray, IntArray, IntArray]
+"""Page, slot and birth of single pages, sorted by page."""
+
+
+def flatten(stack: Sequence[Extents], *, keep_zeros: bool = False) -> Extents:
+    """Overlay runs, newest first, into one that is sorted, disjoint and joined up.
+
+    Costs a sort of the extents involved, not of the pages they cover.
+    """
+    stack = [run for run in stack if len(run)]
+    if sum(map(len, stack)) > DENSE and len(stack) > 1:
+        return _flatten_dense(stack, keep_zeros=keep_zeros)
+    flat = stack[0] if stack else Extents.empty()
+    if len(stack) == 2:
+        over = _over(*stack)
+        if over is not None:
+            flat, stack = over, []
+    if len(stack) <= 1:
+        zero = flat.slot == 0
+        return flat if keep_zeros or not zero.any() else flat.take(~zero)
+    edges = edges_of(stack)
+    start, length = edges[:-1], np.diff(edges)
+    slot, birth, known = resolve(stack, start)
+    use = known if keep_zeros else known & (slot != 0)
+    return join_up(Extents(start[use], length[use], slot[use], birth[use]))
+
+
+def _over(top: Extents, low: Extents) -> Extents | None:
+    """Two runs, none of whose births both have, in one; None where `top` cuts an extent of `low`.
+
+    No extent then continues another: neither is there anything to join.
+    """
+    end = low.page + low.length
+    first = (top.page + top.length).searchsorted(low.page, "right")
+    covered = top.page.searchsorted(end, "left") > first
+    cut = covered & (low.length > 1)
+    if cut.any() or top.birth.min() <= low.birth.max():
+        return None
+    if covered.any():
+        low = low.take(~covered)
+    both = Extents.join((top, low))
+    return both.take(both.page.argsort(kind="stable"))
+
+
+def _flatten_dense(stack: Sequence[Extents], *, keep_zeros: bool) -> Extents:
+    """Overlay many extents by painting on every page which one it has: faster than sorting once
+    most are short. Small numbers, since what costs is memory that is touched for the first time.
+    """
+    every = Extents.join(stack)
+    ends = [int(run.page[-1] + run.length[-1]) for run in stack]
+    owner = np.full(max(ends) + 2, -1, np.int32)  # of page - 1: none at either end
+    first = len(every)
+    for run in reversed(stack):
+        first -= len(run)
+        index = np.arange(first, first + len(run), dtype=np.int32)
+        offset = run.page - (np.cumsum(run.length) - run.length) + 1
+        page = np.repeat(offset.astype(np.int32), run.length)
+        page += np.arange(len(page), dtype=np.int32)
+        owner[page] = np.repeat(index, run.length)
+    edge = np.flatnonzero(owner[1:] != owner[:-1])
+    who, start, length = owner[edge[:-1] + 1], edge[:-1], np.diff(edge)
+    known = who >= 0
+    who, start, length = who[known], start[known], length[known]
+    slot = every.slot[who]
+    stored = slot != 0
+    slot = np.where(stored, slot + (start - every.page[who]), 0)
+    flat = Extents(start, length, slot, every.birth[who])
+    return join_up(flat if keep_zeros or stored.all() else flat.take(stored))
+
+
+def resolve(stack: Sequence[Extents], pages: IntArray) -> tuple[IntArray, IntArray, Any]:
+    """Slot and birth of each page, and which pages any run of the stack has."""
+    slot = np.zeros(len(pages), np.int64)
+    birth = np.zeros(len(pages), np.int64)
+    known = np.zeros(len(pages), np.bool_)
+    todo = np.arange(len(pages))
+    for run in stack:
+        if not len(run):
+            continue
+        at = np.searchsorted(run.page, pages[todo], "right") - 1
+        inside = pages[todo] - run.page[at]
+        hit = (at >= 0) & (inside < run.length[at])
+        where, at, inside = todo[hit], at[hit], inside[hit]
+        first = run.slot[at]
+        slot[where] = np.where(first != 0, first + inside, 0)
+        birth[where] = run.birth[at]
+        known[where] = True
+        todo = todo[~hit]
+        if not len(todo):
+            break
+    return slot, birth, known
+
+
+def join_up(e: Extents) -> Extents:
+    """Join neighbours that continue each other in pages, slots and birth."""
+    if len(e) < 2:
+        return e
+    end, zero = e.page + e.length, e.slot == 0
+    follows = (end[:-1] == e.page[1:]) & (e.birth[:-1] == e.birth[1:])
+    follows &= np.where(
+        zero[:-1], zero[1:], ~zero[1:] & (e.slot[:-1] + e.length[:-1] == e.slot[1:])
+    )
+    if not follows.any():
+        return e
+    heads = np.flatnonzero(np.concatenate(([True], ~follows)))
+    last = np.concatenate((heads[1:], [len(e)])) - 1
+    return Extents(e.page[heads], end[last] - e.page[heads], e.slot[heads], e.birth[heads])
+
+
+def singles(pages: IntArray, slots: IntArray, birth: int) -> Extents:
+    """Extents for pages written one by one; `pages` sorted."""
+    one = np.ones(len(pages), np.int64)
+    return join_up(Extents(pages, one, slots, np.full(len(pages), birth, np.int64)))
+
+
+def expand(e: Extents) -> Single:
+    """Page, slot and birth of every single page of some extents."""
+    count = int(e.length.sum())
+    if count == len(e):
+        return e.page, e.slot, e.birth
+    within = np.arange(count) - np.repeat(np.cumsum(e.length) - e.length, e.length)
+    first = np.repeat(e.slot, e.length)
+    slot = np.where(first != 0, first + within, 0)
+    return np.repeat(e.page, e.length) + within, slot, np.repeat(e.birth, e.length)
+
+
+def clip(e: Extents, start: int, stop: int) -> Extents:
+    """The part of sorted extents that lies in [start, stop)."""
+    a = int(np.searchsorted(e.page + e.length, start, "right"))
+    b = int(np.searchsorted(e.page, stop, "left"))
+    e = e.take(slice(a, b))
+    skip = np.maximum(start - e.page, 0)
+    over = np.maximum(e.page + e.length - stop, 0)
+    slot = np.where(e.slot != 0, e.slot + skip, 0)
+    return Extents(e.page + skip, e.length - skip - over, slot, e.birth)
+
+
+def edges_of(runs: Iterable[Extents]) -> IntArray:
+    """Where extents begin and end: sorted, each once."""
+    parts = [edge for run in runs for edge in (run.page, run.page + run.length)]
+    return sorted_unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
