@@ -16,6 +16,7 @@ from pagestore.format import (
     Records,
     SumArray,
     number_key,
+    number_keys,
     sorted_unique,
 )
 
@@ -34,7 +35,7 @@ def read_sums(records: Records, slots: IntArray) -> SumArray:
 
 
 def _load(records: Records, chunks: IntArray, *, missing: bool) -> SumArray:
-    keys = [number_key(SUMS, c) for c in chunks.tolist()]
+    keys = number_keys(SUMS, chunks)
     found = records.get_many(keys)
     blank = bytes(_SIZE) if missing else b""
     raw = b"".join([found.get(key, blank) for key in keys])

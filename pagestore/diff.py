@@ -83,7 +83,6 @@ def _really(records: Records, found: Difference) -> IntArray:
     """Pages of a difference, without those that were stored again with the same contents."""
     pages, old, _ = expand(found.olds())
     new = expand(found.news())[1]
-    both = (old != 0) & (new != 0)
-    same = np.zeros(len(pages), np.bool_)
-    same[both] = read_sums(records, old[both]) == read_sums(records, new[both])
-    return pages[~same]
+    both = np.flatnonzero((old != 0) & (new != 0))
+    sums = read_sums(records, np.concatenate((old[both], new[both])))
+    return np.delete(pages, both[sums[: len(both)] == sums[len(both) :]])

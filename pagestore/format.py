@@ -62,6 +62,12 @@ def number_key(prefix: bytes, number: int, *more: int) -> bytes:
     return key + b"".join([n.to_bytes(8, "big") for n in more]) if more else key
 
 
+def number_keys(prefix: bytes, numbers: IntArray) -> list[bytes]:
+    """Keys of many records that are found by one number."""
+    raw = numbers.astype(">u8").tobytes()
+    return [prefix + raw[i : i + 8] for i in range(0, len(raw), 8)]
+
+
 def key_number(key: bytes) -> int:
     """The one number of a record's key."""
     if len(key) != 9:

@@ -89,7 +89,7 @@ class Transaction:
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         with self._txn.cursor() as cursor:
-            return {bytes(k): unseal(bytes(k), bytes(v)) for k, v in cursor.getmulti(keys)}
+            return {key: unseal(key, value) for key, value in cursor.getmulti(keys)}
 
     def put(self, key: bytes, payload: bytes) -> None:
         value = seal(key, payload)
