@@ -17,6 +17,7 @@ from pagestore.errors import (
     ReadOnlyError,
 )
 from pagestore.history import Region, Version
+from pagestore.lineage import Brought, Step
 from pagestore.stats import Stats, VersionStats
 from pagestore.store import Store, open
 from pagestore.stranger import examine
@@ -26,6 +27,7 @@ from pagestore.workspace import Workspace
 
 __all__ = [
     "BrokenError",
+    "Brought",
     "Change",
     "ClosedError",
     "Compaction",
@@ -44,6 +46,7 @@ __all__ = [
     "Region",
     "SnapshotView",
     "Stats",
+    "Step",
     "Store",
     "Version",
     "VersionStats",

@@ -26,6 +26,7 @@ from pagestore.format import (
     check_name,
 )
 from pagestore.history import Version, nanoseconds
+from pagestore.lineage import Step, lineage
 from pagestore.reclaim import drop_unkept
 from pagestore.stats import Stats
 from pagestore.verify import Finding, check
@@ -342,6 +343,23 @@ class Store:
             except NotFoundError:
                 return None
         return self.version(parent) if parent else None
+
+    def lineage(self, *, damaged: list[str] | None = None) -> list[Step]:
+        """Return every kept version and the pages it brought, ancestors first, at one instant.
+
+        Costs what the versions changed, together: 32 bytes of memory a page.
+
+        Parameters
+        ----------
+        damaged : list of str, optional
+            What cannot be read is left out, and described here.
+
+        Raises
+        ------
+        CorruptionError
+            Something cannot be read, and `damaged` is not given.
+        """
+        return lineage(self._engine, damaged)
 
     def diff(self, a: Ref, b: Ref) -> Iterator[Change]:
         """Yield what version `b` has differently from `a`, by region and page.
