@@ -1,7 +1,7 @@
 """Durable, branching snapshots of memory."""
 
-from pagestore.compact import Compaction
-from pagestore.cowlist import CopyOnWriteList
+from typing import TYPE_CHECKING, Any
+
 from pagestore.diff import Change
 from pagestore.errors import (
     BrokenError,
@@ -17,13 +17,30 @@ from pagestore.errors import (
     ReadOnlyError,
 )
 from pagestore.history import Region, Version
-from pagestore.lineage import Brought, Step
-from pagestore.stats import Stats, VersionStats
+from pagestore.later import Later
 from pagestore.store import Store, open
-from pagestore.stranger import examine
-from pagestore.verify import Finding
 from pagestore.view import LiveView, SnapshotView
 from pagestore.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pagestore.compact import Compaction
+    from pagestore.cowlist import CopyOnWriteList
+    from pagestore.lineage import Brought, Step
+    from pagestore.stats import Stats, VersionStats
+    from pagestore.stranger import examine
+    from pagestore.verify import Finding
+
+# what most programs never use: the modules are imported when it is asked for
+_LATER = {
+    "Brought": Later("pagestore.lineage"),
+    "Compaction": Later("pagestore.compact"),
+    "CopyOnWriteList": Later("pagestore.cowlist"),
+    "Finding": Later("pagestore.verify"),
+    "Stats": Later("pagestore.stats"),
+    "Step": Later("pagestore.lineage"),
+    "VersionStats": Later("pagestore.stats"),
+    "examine": Later("pagestore.stranger"),
+}
 
 __all__ = [
     "BrokenError",
@@ -55,3 +72,13 @@ __all__ = [
     "open",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(_LATER[name], name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

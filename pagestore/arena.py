@@ -16,7 +16,6 @@ import contextlib
 import errno
 import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,7 +64,7 @@ class FileIO:
 class Arena:
     """Slots in a file. Thread-safe: it keeps no position, and growing takes a lock."""
 
-    def __init__(self, path: Path, *, writable: bool, io: FileIO | None = None) -> None:
+    def __init__(self, path: str, *, writable: bool, io: FileIO | None = None) -> None:
         self.path = path
         self.writable = writable
         self.io = io or FileIO()
@@ -84,7 +83,7 @@ class Arena:
         self.page_size = self.superblock.page_size
 
     @staticmethod
-    def create(path: Path, superblock: Superblock) -> None:
+    def create(path: str, superblock: Superblock) -> None:
         """Write a new arena that holds nothing but its superblock, and sync it."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:

@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import lmdb
 import xxhash
@@ -54,21 +53,21 @@ EXAMINED_MOST = 64 << 20
 HASHED_AT_ONCE = 1 << 18  # bytes: what was read is hashed while it is in the processor's cache
 
 
-def seal_of(path: Path) -> CatalogSeal:
+def seal_of(path: str) -> CatalogSeal:
     """Size and hash of a catalog file that nobody writes."""
     size, digest = 0, xxhash.xxh3_128()
     piece = memoryview(bytearray(HASHED_AT_ONCE))
-    with path.open("rb", buffering=0) as file:
+    with open(path, "rb", buffering=0) as file:
         while got := file.readinto(piece):
             size += got
             digest.update(piece[:got])
     return CatalogSeal(size, digest.digest())
 
 
-def trim(path: Path) -> None:
+def trim(path: str) -> None:
     """Cut off what was written ahead of LMDB: zeros, in a file that nobody has open."""
     end = used(path)
-    with path.open("r+b", buffering=0) as file:
+    with open(path, "r+b", buffering=0) as file:
         tail = os.pread(file.fileno(), 2 * RESERVE, end)
         if not tail.strip(b"\0") and len(tail) < 2 * RESERVE:
             file.truncate(end)
@@ -77,7 +76,7 @@ def trim(path: Path) -> None:
 _FULL = lmdb.MapFullError | lmdb.ReadersFullError | lmdb.TlsFullError | lmdb.TxnFullError
 
 
-def _meaning(e: lmdb.Error, path: Path) -> PagestoreError:
+def _meaning(e: lmdb.Error, path: str) -> PagestoreError:
     """What an error of LMDB says to the caller."""
     failed = isinstance(e, lmdb.PanicError | lmdb.DiskError)
     if failed or os.strerror(errno.EIO) in str(e):
@@ -91,7 +90,7 @@ def _meaning(e: lmdb.Error, path: Path) -> PagestoreError:
     return CorruptionError(f"{path}: {e}")
 
 
-def _missing(env: lmdb.Environment, path: Path) -> int:
+def _missing(env: lmdb.Environment, path: str) -> int:
     """How many bytes the file is shorter than its meta page says.
 
     Not zero in a sound one too: LMDB does not write pages that one transaction took at the end of
@@ -99,23 +98,23 @@ def _missing(env: lmdb.Environment, path: Path) -> int:
     """
     for pause in (0.01, 0.1, 0.0):
         promised = (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
-        missing = promised - path.stat().st_size
+        missing = promised - os.stat(path).st_size
         if missing <= 0:
             return 0
         time.sleep(pause)
     return missing
 
 
-def examine(path: Path, seal: CatalogSeal | None) -> None:
+def examine(path: str, seal: CatalogSeal | None) -> None:
     """Raise `CorruptionError` where LMDB could be led astray by its own file (C5)."""
-    if path.stat().st_size > EXAMINED_MOST or seal_of(path) == seal:
+    if os.stat(path).st_size > EXAMINED_MOST or seal_of(path) == seal:
         return
     faults = unsound(path)
     if faults:
         raise CorruptionError(f"{path}: damaged: {faults[0]} ({len(faults)} such findings)")
 
 
-def _prepare_lock(path: Path, flags: int = 0) -> None:
+def _prepare_lock(path: str, flags: int = 0) -> None:
     """Have every page of LMDB's lock file on the disk: LMDB stores into a mapping of it.
 
     Where that finds a hole, and the disk full, the process gets SIGBUS. The length is LMDB's
@@ -136,7 +135,7 @@ class Catalog:
     """The LMDB environment of one store in this process."""
 
     @staticmethod
-    def create(path: Path, meta: Meta) -> None:
+    def create(path: str, meta: Meta) -> None:
         """Make a catalog that holds nothing but its meta record."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         kernel.overwrite_in_place(fd)
@@ -144,7 +143,7 @@ class Catalog:
         _prepare_lock(path, os.O_CREAT)
         try:
             with (
-                lmdb.open(str(path), map_size=1 << 26, subdir=False) as env,
+                lmdb.open(path, map_size=1 << 26, subdir=False) as env,
                 env.begin(write=True) as t,
             ):
                 t.put(META, seal(META, meta.pack()))
@@ -153,7 +152,7 @@ class Catalog:
                 raise FullError(f"{path}: {e}") from e
             raise _meaning(e, path) from e
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
+    def __init__(self, path: str, *, writable: bool) -> None:
         self.path = path
         self.writable = writable
         self.broken: str | None = None
@@ -173,7 +172,7 @@ class Catalog:
         while True:
             try:
                 env = lmdb.open(
-                    str(self.path), map_size=size, subdir=False, readonly=not self.writable,
+                    self.path, map_size=size, subdir=False, readonly=not self.writable,
                     metasync=True, sync=True, writemap=False, map_async=False, create=False,
                     lock=True, max_readers=MAX_READERS, max_dbs=0, readahead=False,
                 )  # fmt: skip
@@ -183,8 +182,8 @@ class Catalog:
                 if size < 1 << 26:
                     raise self._too_large() from e
             except lmdb.Error as e:
-                lock = Path(f"{self.path}-lock")
-                if lock.exists() and not os.access(lock, os.W_OK):
+                lock = f"{self.path}-lock"
+                if os.path.exists(lock) and not os.access(lock, os.W_OK):
                     raise ReadOnlyError(
                         f"{lock} may not be written, which readers must too: allow it, or mount "
                         "the file system read-only"
@@ -227,7 +226,7 @@ class Catalog:
 
     @property
     def size(self) -> int:
-        return self.path.stat().st_size
+        return os.stat(self.path).st_size
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:

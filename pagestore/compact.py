@@ -17,6 +17,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from attr import frozen
 
 from pagestore.engine import Engine, Write
 from pagestore.errors import CorruptionError
@@ -45,7 +46,8 @@ HOLE_BYTES = 1 << 20  # shorter holes are not worth punching
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-class Compaction(NamedTuple):
+@frozen
+class Compaction:
     """What a compaction did.
 
     Attributes

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
+from attr import frozen
 
 from pagestore.checksums import read_sums
 from pagestore.format import IntArray, Records, RegionRecord, VersionRecord, runs_of
 from pagestore.pagetable import Difference, Nodes, differences, expand
 
 
-class Change(NamedTuple):
+@frozen
+class Change:
     """A run of pages of a region that differs between two versions.
 
     Attributes

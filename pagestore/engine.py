@@ -16,10 +16,10 @@ import contextlib
 import errno
 import functools
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -132,9 +132,9 @@ class Write:
 class Engine:
     """The shared inside of every `Store` handle on one directory."""
 
-    def __init__(self, path: Path, *, tracking: str, mapping: str, flush_share: float) -> None:
+    def __init__(self, path: str, *, tracking: str, mapping: str, flush_share: float) -> None:
         # files are opened for writing where that is allowed, whatever the first handle's mode
-        writable = all(os.access(path / name, os.W_OK) for name in (ARENA, CATALOG))
+        writable = all(os.access(os.path.join(path, name), os.W_OK) for name in (ARENA, CATALOG))
         self.path = path
         self.handles = 0
         self.mapping = mapping
@@ -307,23 +307,25 @@ class Engine:
         """Note how the catalog's file was left, so that the next to open it can trust it."""
         if self._wrote and not self.broken and self.catalog.size <= EXAMINED_MOST:
             with contextlib.suppress(OSError, PagestoreError, MemoryError):
-                trim(self.path / CATALOG)
-                self.arena.write_seal(seal_of(self.path / CATALOG))
+                file = os.path.join(self.path, CATALOG)
+                trim(file)
+                self.arena.write_seal(seal_of(file))
 
     # ------------------------------------------------------------------------------- ballast
 
     def _drop_ballast(self) -> bool:
-        path = self.path / BALLAST
+        path = os.path.join(self.path, BALLAST)
         try:
-            had = path.stat().st_blocks > 0
+            had = os.stat(path).st_blocks > 0
             os.truncate(path, 0)
         except OSError:
             return False
         return had
 
     def _restore_ballast(self) -> None:
+        path = os.path.join(self.path, BALLAST)
         with contextlib.suppress(OSError, MemoryError):
-            fd = os.open(self.path / BALLAST, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 if os.fstat(fd).st_size < BALLAST_SIZE:
                     kernel.allocate(fd, 0, BALLAST_SIZE)
@@ -365,8 +367,19 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def absolute(path: str | os.PathLike[str]) -> str:
+    """An absolute path without empty parts; ``..`` stays, for what precedes it may be a link."""
+    where: object = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(where, str):
+        raise InvalidError(f"a store's path is a path, not {type(path).__name__}")
+    if "\0" in where:
+        raise InvalidError(f"{where!r} cannot be a path")
+    parts = where.split("/") if where.startswith("/") else f"{os.getcwd()}/{where}".split("/")
+    return "/" + "/".join(part for part in parts if part not in ("", "."))
+
+
 def attach(
-    path: Path,
+    path: str,
     mode: str,
     *,
     page_size: int,
@@ -384,15 +397,15 @@ def attach(
             create(path, page_size, keep_all)
         if not os.path.lexists(path):
             raise NotFoundError(f"there is no store at {path}")
-        if not path.is_dir():
+        if not _is_directory(path):
             raise FormatError(
                 f"{path} is not a pagestore: it is a file, and a store is a directory"
             )
-        stat = path.stat()
+        status = os.stat(path)
     except OSError as e:
         raise _refused(path, e) from e
     with _registry_lock:
-        key = (stat.st_dev, stat.st_ino)
+        key = (status.st_dev, status.st_ino)
         engine = _registry.get(key)
         if engine is None:
             engine = Engine(path, tracking=tracking, mapping=mapping, flush_share=flush_share)
@@ -405,14 +418,24 @@ def attach(
         return engine
 
 
-def _has_content(path: Path) -> bool:
+def _has_content(path: str) -> bool:
     """Whether something is there that must not be overwritten."""
     if not os.path.lexists(path):
         return False
-    return not path.is_dir() or any(path.iterdir())
+    return not _is_directory(path) or bool(os.listdir(path))
 
 
-def create(path: Path, page_size: int, keep_all: bool) -> None:
+def _is_directory(path: str) -> bool:
+    """As `os.path.isdir`; but not to be allowed to look is an error, not a no."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
+
+
+def create(path: str, page_size: int, keep_all: bool) -> None:
     """Make an empty store at `path`, whole or not at all (E1)."""
     least = kernel.PAGE_SIZE
     if (
@@ -423,15 +446,15 @@ def create(path: Path, page_size: int, keep_all: bool) -> None:
         raise InvalidError(
             f"page_size must be a power of two from {least} to {MAX_PAGE}, not {page_size!r}"
         )
-    parent = path.parent
-    if not parent.is_dir():
+    parent, name = os.path.split(path)
+    if not _is_directory(parent):
         raise NotFoundError(f"cannot create {path}: there is no directory {parent}")
-    temporary = parent / f".{path.name}.{os.urandom(6).hex()}"
+    temporary = os.path.join(parent, f".{name}.{os.urandom(6).hex()}")
     try:
-        temporary.mkdir()
+        os.mkdir(temporary)
         _fill(temporary, page_size, keep_all)
         try:
-            temporary.rename(path)
+            os.rename(temporary, path)
         except OSError as e:
             if not _has_content(path):  # otherwise somebody else made it first: use theirs
                 raise _refused(path, e) from e
@@ -442,23 +465,24 @@ def create(path: Path, page_size: int, keep_all: bool) -> None:
         _remove(temporary)
 
 
-def _remove(path: Path) -> None:
+def _remove(path: str) -> None:
     """Take away a directory of files, if it is there."""
     with contextlib.suppress(OSError):
-        for file in path.iterdir():
-            file.unlink()
-        path.rmdir()
+        for name in os.listdir(path):
+            os.unlink(os.path.join(path, name))
+        os.rmdir(path)
 
 
-def _fill(path: Path, page_size: int, keep_all: bool) -> None:
+def _fill(path: str, page_size: int, keep_all: bool) -> None:
     now = time.time_ns()
     store_id = os.urandom(16)
     # the transaction that makes the catalog is LMDB's first
     meta = Meta(store_id, page_size, keep_all, next_version=ROOT_VERSION + 1, transaction=1)
     root = VersionRecord(ROOT_VERSION, NO_VERSION, now, keep_all, "", {})
-    Arena.create(path / ARENA, Superblock(page_size, store_id, now))
-    Catalog.create(path / CATALOG, meta)
-    catalog = Catalog(path / CATALOG, writable=True)
+    file = os.path.join(path, CATALOG)
+    Arena.create(os.path.join(path, ARENA), Superblock(page_size, store_id, now))
+    Catalog.create(file, meta)
+    catalog = Catalog(file, writable=True)
     try:
         with catalog.write() as records:
             records.add_version(root)
@@ -466,27 +490,28 @@ def _fill(path: Path, page_size: int, keep_all: bool) -> None:
     finally:
         catalog.close()
     for name in (CATALOG, PINS):
-        fd = os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = os.open(os.path.join(path, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         os.fsync(fd)
         os.close(fd)
     _sync_directory(path)
 
 
-def _open_arena(path: Path, writable: bool) -> Arena:
+def _open_arena(path: str, writable: bool) -> Arena:
+    file = os.path.join(path, ARENA)
     try:
-        return Arena(path / ARENA, writable=writable)
+        return Arena(file, writable=writable)
     except FileNotFoundError:
-        if (path / CATALOG).exists():
+        if os.path.exists(os.path.join(path, CATALOG)):
             raise CorruptionError(f"{path}: the arena is missing") from None
         raise FormatError(f"{path} is not a pagestore: it holds no arena") from None
     except OSError as e:
-        raise _refused(path / ARENA, e) from e
+        raise _refused(file, e) from e
 
 
-def _open_catalog(path: Path, writable: bool) -> Catalog:
-    file = path / CATALOG
+def _open_catalog(path: str, writable: bool) -> Catalog:
+    file = os.path.join(path, CATALOG)
     try:
-        if file.stat().st_size < 2 * kernel.PAGE_SIZE:
+        if os.stat(file).st_size < 2 * kernel.PAGE_SIZE:
             raise CorruptionError(f"{file} is empty or cut, though the store was initialised")
         return Catalog(file, writable=writable)
     except FileNotFoundError:
@@ -495,21 +520,22 @@ def _open_catalog(path: Path, writable: bool) -> Catalog:
         raise _refused(file, e) from e
 
 
-def _examine_catalog(path: Path, arena: Arena) -> None:
+def _examine_catalog(path: str, arena: Arena) -> None:
     """Look at a catalog that nobody has open, if it is not as it was left."""
     with contextlib.suppress(OSError):  # opening it says better what is wrong
-        file = path / CATALOG
-        if file.stat().st_size >= 2 * kernel.PAGE_SIZE:
+        file = os.path.join(path, CATALOG)
+        if os.stat(file).st_size >= 2 * kernel.PAGE_SIZE:
             examine(file, arena.read_seal())
 
 
-def _open_pins(path: Path) -> Pins:
+def _open_pins(path: str) -> Pins:
+    file = os.path.join(path, PINS)
     try:
-        return Pins(path / PINS)
+        return Pins(file)
     except FileNotFoundError:
-        raise ReadOnlyError(f"{path / PINS} is missing, and may not be made here") from None
+        raise ReadOnlyError(f"{file} is missing, and may not be made here") from None
     except OSError as e:
-        raise _refused(path / PINS, e) from e
+        raise _refused(file, e) from e
 
 
 _PASSING = kernel.NO_SPACE | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -517,7 +543,7 @@ _WRONG = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def _refused(path: Path, e: OSError) -> PagestoreError:
+def _refused(path: str, e: OSError) -> PagestoreError:
     """What the caller can do about a refusal of the file system."""
     if isinstance(e, PagestoreError):
         return e
@@ -531,7 +557,7 @@ def _refused(path: Path, e: OSError) -> PagestoreError:
     return ReadOnlyError(what) if e.errno in _FORBIDDEN else BrokenError(what)
 
 
-def _sync_directory(path: Path) -> None:
+def _sync_directory(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

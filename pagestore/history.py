@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from attr import field, frozen
 
 from pagestore.format import RegionRecord, VersionRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Region(NamedTuple):
+@frozen
+class Region:
     """A named array of a version.
 
     Attributes
@@ -36,7 +38,8 @@ class Region(NamedTuple):
         return cls(record.name, record.dtype, record.shape, record.nbytes)
 
 
-class Version(NamedTuple):
+@frozen
+class Version:
     """One committed state of a store.
 
     Attributes
@@ -58,14 +61,7 @@ class Version(NamedTuple):
     time: datetime
     message: str
     names: tuple[str, ...]
-    regions: Mapping[str, Region]
-
-    def __hash__(self) -> int:
-        return hash(self[:-1])
-
-    def __repr__(self) -> str:
-        shown = zip(self._fields[:-1], self, strict=False)
-        return f"Version({', '.join(f'{name}={value!r}' for name, value in shown)})"
+    regions: Mapping[str, Region] = field(repr=False, hash=False)
 
     @classmethod
     def of(cls, record: VersionRecord, names: Iterable[str], message: str = "") -> Version:

@@ -19,7 +19,6 @@ import os
 import platform
 import struct
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -520,17 +519,22 @@ def total_memory() -> int:
     return min([physical, *_cgroup_limits()])
 
 
+def _contents(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def private_bytes() -> int:
     """Anonymous memory this process holds: what the OOM killer counts, page cache left out."""
     with _naming("read(/proc/self/statm)"):
-        _, resident, shared, *_ = Path("/proc/self/statm").read_bytes().split()
+        _, resident, shared, *_ = _contents("/proc/self/statm").split()
     return (int(resident) - int(shared)) * PAGE_SIZE
 
 
 def mapping_limit() -> int:
     """How many mappings a process may have."""
     try:
-        return int(Path("/proc/sys/vm/max_map_count").read_text())
+        return int(_contents("/proc/sys/vm/max_map_count"))
     except (OSError, ValueError):
         return 65_530
 
@@ -538,7 +542,7 @@ def mapping_limit() -> int:
 def count_mappings() -> int:
     """How many mappings this process has now."""
     try:
-        return Path("/proc/self/maps").read_bytes().count(b"\n")
+        return _contents("/proc/self/maps").count(b"\n")
     except OSError:
         return 0
 
@@ -546,35 +550,33 @@ def count_mappings() -> int:
 def _cgroup_limits() -> Iterator[int]:
     """Memory limits of the control groups that this process counts to."""
     try:
-        memberships = Path("/proc/self/cgroup").read_text()
+        memberships = os.fsdecode(_contents("/proc/self/cgroup"))
     except OSError:
         return
     for limit in _limit_files(memberships):
         with contextlib.suppress(OSError, ValueError):  # "max" is no number
-            yield int(limit.read_text())
+            yield int(_contents(limit))
 
 
 @functools.lru_cache(4)
-def _limit_files(memberships: str) -> tuple[Path, ...]:
+def _limit_files(memberships: str) -> tuple[str, ...]:
     """Where those limits stand; to look for the files takes longer than to read them."""
-    return tuple(path for path in _possible_limit_files(memberships) if path.exists())
+    return tuple(filter(os.path.exists, _possible_limit_files(memberships)))
 
 
-def _possible_limit_files(memberships: str) -> Iterator[Path]:
+def _possible_limit_files(memberships: str) -> Iterator[str]:
     for membership in memberships.splitlines():
         _, controllers, path = membership.split(":", 2)
         if not controllers:
-            top, limit = Path("/sys/fs/cgroup"), "memory.max"
+            top, limit = "/sys/fs/cgroup", "memory.max"
         elif "memory" in controllers.split(","):
-            top, limit = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+            top, limit = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
         else:
             continue
-        group = top / path.lstrip("/")
+        groups = [group for group in path.split("/") if group]
         # A container may not see its own group by this path, but it always sees the top.
-        for level in (group, *group.parents):
-            if not level.is_relative_to(top):
-                break
-            yield level / limit
+        for level in range(len(groups), -1, -1):
+            yield "/".join((top, *groups[:level], limit))
 
 
 # ---------------------------------------------------------------- what this kernel offers

@@ -16,7 +16,6 @@ import os
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from pathlib import Path
 
 from pagestore import kernel
 from pagestore.format import VersionId
@@ -45,7 +44,7 @@ class Pin:
 class Pins:
     """The pins of this process on one store."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         flags = os.O_RDWR | os.O_CREAT
         try:
             self._fd = os.open(path, flags | os.O_CLOEXEC, 0o666)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
+from attr import frozen
 
 from pagestore.engine import Engine
 from pagestore.format import BRANCH, RESERVED, SNAPSHOT, VersionRecord, unpack_runs
@@ -15,7 +15,8 @@ from pagestore.space import load
 from pagestore.transaction import Transaction
 
 
-class VersionStats(NamedTuple):
+@frozen
+class VersionStats:
     """What one named version holds.
 
     Attributes
@@ -33,7 +34,8 @@ class VersionStats(NamedTuple):
     exclusive_bytes: int
 
 
-class Stats(NamedTuple):
+@frozen
+class Stats:
     """What a store holds; sizes in bytes.
 
     Attributes

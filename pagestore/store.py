@@ -6,15 +6,12 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pagestore import diff as _diff
-from pagestore import stats as _stats
-from pagestore.compact import Compaction, compact
 from pagestore.diff import Change
-from pagestore.engine import Engine, attach
+from pagestore.engine import Engine, absolute, attach
 from pagestore.errors import ClosedError, InvalidError, NotFoundError, ReadOnlyError
 from pagestore.format import (
     BRANCH,
@@ -26,12 +23,28 @@ from pagestore.format import (
     check_name,
 )
 from pagestore.history import Version, nanoseconds
-from pagestore.lineage import Step, lineage
+from pagestore.later import Later
 from pagestore.reclaim import drop_unkept
-from pagestore.stats import Stats
-from pagestore.verify import Finding, check
 from pagestore.view import LiveView, SnapshotView
 from pagestore.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pathlib as _pathlib
+
+    from pagestore import compact as _compact
+    from pagestore import lineage as _lineage
+    from pagestore import stats as _stats
+    from pagestore import verify as _verify
+    from pagestore.compact import Compaction
+    from pagestore.lineage import Step
+    from pagestore.stats import Stats
+    from pagestore.verify import Finding
+else:
+    _pathlib = Later("pathlib")
+    _compact = Later("pagestore.compact")
+    _lineage = Later("pagestore.lineage")
+    _stats = Later("pagestore.stats")
+    _verify = Later("pagestore.verify")
 
 Ref = str | int | Version
 """A snapshot or branch name, a `Version`, its id, or ``"NAME~2"`` (second kept ancestor)."""
@@ -88,14 +101,8 @@ def open(
         An option has no such value.
     """
     _check_options(mode, history, tracking, mapping, flush_share)
-    try:
-        where = Path(os.fspath(path))
-    except TypeError as e:
-        raise InvalidError(f"a store's path is a path, not {type(path).__name__}") from e
-    if "\0" in str(where):
-        raise InvalidError(f"{str(where)!r} cannot be a path")
     engine = attach(
-        where.absolute(),
+        absolute(path),
         mode,
         page_size=page_size,
         keep_all=history == "all",
@@ -163,9 +170,9 @@ class Store:
             self._shared.close()
 
     @property
-    def path(self) -> Path:
+    def path(self) -> _pathlib.Path:
         """The store's directory."""
-        return self._shared.path
+        return _pathlib.Path(self._shared.path)
 
     @property
     def page_size(self) -> int:
@@ -359,7 +366,7 @@ class Store:
         CorruptionError
             Something cannot be read, and `damaged` is not given.
         """
-        return lineage(self._engine, damaged)
+        return _lineage.lineage(self._engine, damaged)
 
     def diff(self, a: Ref, b: Ref) -> Iterator[Change]:
         """Yield what version `b` has differently from `a`, by region and page.
@@ -382,7 +389,7 @@ class Store:
         data : bool
             Also read every page and compare it with its checksum.
         """
-        return check(self._engine, data=data)
+        return _verify.check(self._engine, data=data)
 
     def compact(self, progress: Callable[[int, int], None] | None = None) -> Compaction:
         """Gather pages so that branches lie in long runs, and give free space back to the disk.
@@ -394,7 +401,7 @@ class Store:
         progress : callable, optional
             Called with pages done and pages to do.
         """
-        return compact(self._for_change(), progress)
+        return _compact.compact(self._for_change(), progress)
 
     def stats(self) -> Stats:
         """Count what the store holds, and what each named version holds alone."""

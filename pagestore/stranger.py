@@ -9,11 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
 
 from pagestore import kernel
 from pagestore.bounds import check_page_size
-from pagestore.engine import ARENA, BALLAST, CATALOG, PINS
+from pagestore.engine import ARENA, BALLAST, CATALOG, PINS, absolute
 from pagestore.errors import CorruptionError, FormatError, InvalidError, NotFoundError
 from pagestore.format import SUPERBLOCK_SIZE, Superblock
 from pagestore.structure import unsound
@@ -44,7 +43,7 @@ def examine(path: str | os.PathLike[str]) -> None:
     CorruptionError
         Opening it could lead the process astray: what and where.
     """
-    where = Path(os.fspath(path)).absolute()
+    where = absolute(path)
     try:
         directory = os.open(where, _LOOK | os.O_DIRECTORY)
     except OSError as e:
@@ -55,37 +54,40 @@ def examine(path: str | os.PathLike[str]) -> None:
         _check_arena(where, directory)
     finally:
         os.close(directory)
-    faults = unsound(where / CATALOG)
+    file = os.path.join(where, CATALOG)
+    faults = unsound(file)
     if faults:
-        raise CorruptionError(f"{where / CATALOG}: damaged: {faults[0]} ({len(faults)} findings)")
+        raise CorruptionError(f"{file}: damaged: {faults[0]} ({len(faults)} findings)")
 
 
-def _check_file(where: Path, directory: int, name: str) -> None:
+def _check_file(where: str, directory: int, name: str) -> None:
+    file = os.path.join(where, name)
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError as e:
         if e.errno == errno.ENOENT and name in _OTHERS:
             return
-        raise _refused(where / name, e) from e
+        raise _refused(file, e) from e
     if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{where / name} is not a regular file: a store holds no other")
+        raise FormatError(f"{file} is not a regular file: a store holds no other")
 
 
-def _check_arena(where: Path, directory: int) -> None:
+def _check_arena(where: str, directory: int) -> None:
+    file = os.path.join(where, ARENA)
     try:
         fd = os.open(ARENA, _LOOK, dir_fd=directory)
     except OSError as e:
-        raise _refused(where / ARENA, e) from e
+        raise _refused(file, e) from e
     try:
-        block = Superblock.unpack(os.pread(fd, SUPERBLOCK_SIZE, 0), str(where / ARENA))
+        block = Superblock.unpack(os.pread(fd, SUPERBLOCK_SIZE, 0), file)
     finally:
         os.close(fd)
-    check_page_size(block.page_size, str(where / ARENA))
+    check_page_size(block.page_size, file)
     if block.page_size < kernel.PAGE_SIZE:
-        raise FormatError(f"{where / ARENA} has smaller pages than this system")
+        raise FormatError(f"{file} has smaller pages than this system")
 
 
-def _refused(path: Path, e: OSError) -> Exception:
+def _refused(path: str, e: OSError) -> Exception:
     if e.errno == errno.ENOENT:
         return NotFoundError(f"there is no {path}")
     if e.errno in (errno.ELOOP, errno.ENOTDIR):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-import lmdb.verify
 import numpy as np
 
-_verify: Callable[..., list[str]] = lmdb.verify.verify  # py-lmdb gives it no types
+from pagestore.later import Later
+
+_lmdb: Any = Later("lmdb.verify")  # which py-lmdb gives no types
 
 HEADER = 16  # bytes of a page's header
 SMALLEST, LARGEST = 4096, 32768  # bytes of a page that LMDB makes
@@ -52,29 +52,29 @@ class _Meta(NamedTuple):
         return cls(free[0], trees, last, transaction)
 
 
-def unsound(path: Path) -> list[str]:
+def unsound(path: str) -> list[str]:
     """What is wrong with a catalog's pages; nothing if LMDB can follow them.
 
     Costs a walk of the tree in Python, and memory in proportion to the file.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             metas = _metas(file)
             return (
                 list(_claims(metas, size))
-                or list(_verify(str(path), subdir=False))
+                or list(_lmdb.verify(path, subdir=False))
                 or list(_misplaced(file, max(metas, key=lambda m: m.transaction), size))
             )
-    except (lmdb.verify.VerifyError, ValueError, struct.error, IndexError) as e:
+    except (_lmdb.VerifyError, ValueError, struct.error, IndexError) as e:
         return [str(e)]
     except (RecursionError, OverflowError, MemoryError) as e:  # a tree made to be walked for ever
         return [f"it cannot be followed: {type(e).__name__} {e}"]
 
 
-def used(path: Path) -> int:
+def used(path: str) -> int:
     """Bytes of a sound file that LMDB counts as its own; behind them is nothing."""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         newest = max(_metas(file), key=lambda m: m.transaction)
         return (newest.last_page + 1) * newest.page_size
 

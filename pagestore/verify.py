@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from attr import frozen
 
 from pagestore import kernel
 from pagestore.arena import Arena
@@ -49,7 +50,8 @@ LITTLE_MEMORY = 1 << 26  # bytes: any machine has as much
 BYTES_A_SLOT = 32  # of memory: some flags, and where all are in use its number and checksum
 
 
-class Finding(NamedTuple):
+@frozen
+class Finding:
     """Something that is not as it must be.
 
     Attributes

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import pagestore
+from pagestore import lineage
 from tests.conftest import PAGE
 
 PAGES = 40
@@ -139,7 +140,7 @@ def test_what_cannot_be_read_is_described_and_the_rest_is_there(make_store, monk
     with store.begin() as ws:
         ws["a"][0] = 2
         ws["b"][0] = 2
-    compared = pagestore.lineage._compared
+    compared = lineage._compared
 
     def failing(nodes, old, region):
         if region.name == "a" and old is not None:
