@@ -25,8 +25,11 @@ from pagestore.workspace import Workspace
 if TYPE_CHECKING:
     from pagestore.compact import Compaction
     from pagestore.cowlist import CopyOnWriteList
+    from pagestore.freed import Freed
+    from pagestore.layout import PageTable, RegionLayout
     from pagestore.lineage import Brought, Step
-    from pagestore.stats import Stats, VersionStats
+    from pagestore.sharing import VersionSpace
+    from pagestore.stats import Pinned, Stats
     from pagestore.stranger import examine
     from pagestore.verify import Finding
 
@@ -36,9 +39,13 @@ _LATER = {
     "Compaction": Later("pagestore.compact"),
     "CopyOnWriteList": Later("pagestore.cowlist"),
     "Finding": Later("pagestore.verify"),
+    "Freed": Later("pagestore.freed"),
+    "PageTable": Later("pagestore.layout"),
+    "Pinned": Later("pagestore.stats"),
+    "RegionLayout": Later("pagestore.layout"),
     "Stats": Later("pagestore.stats"),
     "Step": Later("pagestore.lineage"),
-    "VersionStats": Later("pagestore.stats"),
+    "VersionSpace": Later("pagestore.sharing"),
     "examine": Later("pagestore.stranger"),
 }
 
@@ -54,19 +61,23 @@ __all__ = [
     "ExistsError",
     "Finding",
     "FormatError",
+    "Freed",
     "FullError",
     "InvalidError",
     "LiveView",
     "NotFoundError",
+    "PageTable",
     "PagestoreError",
+    "Pinned",
     "ReadOnlyError",
     "Region",
+    "RegionLayout",
     "SnapshotView",
     "Stats",
     "Step",
     "Store",
     "Version",
-    "VersionStats",
+    "VersionSpace",
     "Workspace",
     "examine",
     "open",

@@ -228,6 +228,13 @@ class Catalog:
     def size(self) -> int:
         return os.stat(self.path).st_size
 
+    @property
+    def used(self) -> int:
+        """Bytes of the pages that hold records."""
+        stat = self._env.stat()
+        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return int(pages * stat["psize"])
+
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A consistent look at every record; short-lived (C2)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from attr import field, frozen
 
-from pagestore.format import RegionRecord, VersionRecord
+from pagestore.format import CHILD, RegionRecord, VersionRecord, key_name
+from pagestore.transaction import Damage, Transaction
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -68,11 +70,33 @@ class Version:
         return cls(
             record.id,
             record.parent or None,
-            _EPOCH + timedelta(microseconds=record.time // 1000),
+            utc(record.time),
             message or record.message,
             tuple(sorted(names)),
             MappingProxyType({n: Region.of(r) for n, r in record.regions.items()}),
         )
+
+
+def versions(
+    records: Transaction, newest: int | None = None, damaged: Damage | None = None
+) -> list[Version]:
+    """Kept versions with their names, oldest first."""
+    names: defaultdict[int, list[str]] = defaultdict(list)
+    if newest is None:
+        found = list(records.versions(damaged))
+        for version, kind, rest in records.kinship(damaged):
+            if kind != CHILD:
+                names[version].append(key_name(rest))
+    else:
+        found = records.newest(newest, damaged)
+        for record in found:
+            names[record.id] = [name for _, name in records.names_of(record.id)]
+    return [Version.of(record, names.get(record.id, ())) for record in found]
+
+
+def utc(time: int) -> datetime:
+    """The aware time that is so many nanoseconds behind the epoch."""
+    return _EPOCH + timedelta(microseconds=time // 1000)
 
 
 def nanoseconds(time: datetime) -> int:

@@ -91,6 +91,11 @@ class Pins:
             self._close_if_done()
 
     @property
+    def fd(self) -> int:
+        """The open lock file."""
+        return self._fd
+
+    @property
     def held(self) -> int:
         with self:
             return sum(self._counts.values())

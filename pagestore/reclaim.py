@@ -1,4 +1,4 @@
-"""Dropping versions that nothing keeps any more, and freeing what only they had.
+"""Dropping versions that nothing keeps any more, freeing what only they had; or telling what.
 
 A version is kept while it is named, a branch's head, kept by ``history="all"``, pinned, or has two
 or more kept children. Versions that go at once form lines, each between its nearest kept ancestor P
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from pagestore.format import (
     NO_VERSION,
     NODE,
     UNKEPT,
+    VERSION,
     IntArray,
     NodeId,
     NodeRef,
@@ -62,28 +63,49 @@ def drop_unkept(
         How many versions were dropped.
     """
     records = write.records
-    before = [VersionId(key_number(k)) for k in records.keys(UNKEPT)]
-    going, heirs = _unkept(engine, records, {*touched, *before} - {NO_VERSION}, leaving)
+
+    def may_go(version: VersionId) -> bool:
+        return engine.pins.try_exclusive(version, mine=int(version == leaving))
+
+    going, heirs, staying = _unkept(records, {*touched, *unkept(records)}, may_go)
+    for version, pinned in staying.items():
+        if pinned:
+            records.put(number_key(UNKEPT, version), b"")
+        else:
+            records.delete(number_key(UNKEPT, version))
     slots: list[IntArray] = []
     dead: list[NodeId] = []
     for line in _lines(going, heirs):
-        _free_line(write, line, heirs[line[-1].id], slots, dead)
+        heir = _heir(records, heirs[line[-1].id])
+        _find_freed(write.nodes, line, heir, slots, dead)
+        records.remove_line(line, heir)
     _give(write, slots)
     for node in sorted(dead):
         records.delete(number_key(NODE, node))
     return len(going)
 
 
-def _unkept(
-    engine: Engine, records: Transaction, touched: set[VersionId], leaving: VersionId | None
-) -> tuple[dict[VersionId, VersionRecord], dict[VersionId, VersionId]]:
-    """What can go, children before their parents, and the heir of each (NO_VERSION: none).
+def unkept(records: Transaction) -> list[VersionId]:
+    """Versions that were pinned when the last that kept them went."""
+    return [VersionId(key_number(k)) for k in records.keys(UNKEPT)]
 
-    What cannot is noted or forgotten (R1, R2). An heir is the kept version that will take the
-    place of one that goes, as a child of its parent.
+
+def _unkept(
+    records: Transaction,
+    touched: set[VersionId],
+    may_go: Callable[[VersionId], bool],
+    ignored: Collection[bytes] = (),
+) -> tuple[dict[VersionId, VersionRecord], dict[VersionId, VersionId], dict[VersionId, bool]]:
+    """What goes, children before their parents; the heir of each (NO_VERSION: none); what stays.
+
+    An heir is the kept version that will take the place of one that goes, as a child of its
+    parent. Of what stays: whether `may_go` alone says so (R1, R2). Records whose keys are `ignored`
+    keep nothing: links to names, and versions with the mark of ``history="all"``.
     """
     going: dict[VersionId, VersionRecord] = {}
     heirs: dict[VersionId, VersionId] = {}
+    staying: dict[VersionId, bool] = {}
+    touched.discard(NO_VERSION)
     todo = [-v for v in touched]
     heapq.heapify(todo)
     while todo:
@@ -92,17 +114,18 @@ def _unkept(
             record = records.version(version)
         except NotFoundError:
             continue
-        named, children = records.kin(version, heirs)
-        if named or record.keep or len(children) > 1:
-            records.delete(number_key(UNKEPT, version))
-        elif not engine.pins.try_exclusive(version, mine=int(version == leaving)):
-            records.put(number_key(UNKEPT, version), b"")
+        named, children = records.kin(version, heirs, ignored)
+        marked = record.keep and number_key(VERSION, version) not in ignored
+        if named or marked or len(children) > 1:
+            staying[version] = False
+        elif not may_go(version):
+            staying[version] = True
         else:
             going[version], heirs[version] = record, (children or [NO_VERSION])[0]
             if not children and record.parent not in {*touched, NO_VERSION}:
                 touched.add(record.parent)  # it has one child less
                 heapq.heappush(todo, -record.parent)
-    return going, heirs
+    return going, heirs, staying
 
 
 def _lines(
@@ -124,13 +147,16 @@ def _lines(
         yield line
 
 
-def _free_line(
-    write: Write, line: list[VersionRecord], heir: VersionId, slots: list[IntArray],
+def _heir(records: Transaction, heir: VersionId) -> list[VersionRecord]:
+    return [records.version(heir)] if heir != NO_VERSION else []
+
+
+def _find_freed(
+    nodes: Nodes, line: list[VersionRecord], heirs: list[VersionRecord], slots: list[IntArray],
     dead: list[NodeId],
 ) -> None:  # fmt: skip
-    """Note what goes with a line (R3), and let its heir be a child of its parent."""
-    nodes, first = write.nodes, line[0]
-    heirs = [write.records.version(heir)] if heir != NO_VERSION else []
+    """Note what goes with a line (R3)."""
+    first = line[0]
     for region in first.regions.values():
         others = tables_of(heirs, region.id)
         dead += [ref.node for ref in exclusive_nodes(nodes, region.table, others, first.parent)]
@@ -138,11 +164,10 @@ def _free_line(
     later = {region.id for version in line[1:] for region in version.regions.values()}
     for number in later:
         kept = next(iter(tables_of(heirs, number)), Table())
-        _free_later(nodes, line, number, kept, slots, dead)
-    write.records.remove_line(line, heirs)
+        _find_freed_later(nodes, line, number, kept, slots, dead)
 
 
-def _free_later(
+def _find_freed_later(
     nodes: Nodes, line: list[VersionRecord], region: int, kept: Table, slots: list[IntArray],
     dead: list[NodeId],
 ) -> None:  # fmt: skip
@@ -167,10 +192,14 @@ def _free_later(
 
 def _give(write: Write, slots: list[IntArray]) -> None:
     if slots:
-        free = np.sort(np.concatenate(slots))
-        if (free[1:] == free[:-1]).any():
-            raise CorruptionError("versions to be dropped gave up the same slot twice (I3)")
-        write.space.give(free)
+        write.space.give(_each_once(slots))
+
+
+def _each_once(slots: list[IntArray]) -> IntArray:
+    free = np.sort(np.concatenate(slots)) if slots else np.empty(0, np.int64)
+    if (free[1:] == free[:-1]).any():
+        raise CorruptionError("versions to be dropped gave up the same slot twice (I3)")
+    return free
 
 
 def tables_of(versions: Iterable[VersionRecord], region: int) -> list[Table]:
@@ -178,13 +207,29 @@ def tables_of(versions: Iterable[VersionRecord], region: int) -> list[Table]:
     return [r.table for v in versions for r in v.regions.values() if r.id == region]
 
 
-def exclusive_pages(records: Transaction, nodes: Nodes, version: VersionRecord) -> int:
-    """How many pages dropping a version would free, were nothing else to keep it."""
+def would_free(
+    records: Transaction, nodes: Nodes, touched: set[VersionId], ignored: Collection[bytes] = ()
+) -> tuple[list[VersionId], IntArray]:
+    """What dropping all that nothing keeps any more would free, versions and slots.
+
+    As `drop_unkept`, but nothing is pinned, and records whose keys are `ignored` are not there.
+    """
+    going, heirs, _ = _unkept(records, touched, lambda _: True, ignored)
+    slots: list[IntArray] = []
+    for line in _lines(going, heirs):
+        _find_freed(nodes, line, _heir(records, heirs[line[-1].id]), slots, [])
+    return list(going), _each_once(slots)
+
+
+def exclusive_pages(records: Transaction, nodes: Nodes, version: VersionRecord) -> dict[str, int]:
+    """How many pages of each region no other kept version refers to."""
     children = [records.version(c) for c in records.children(version.id)]
-    return sum(
-        int(extents.length.sum())
-        for region in version.regions.values()
-        for extents in exclusive(
-            nodes, region.table, tables_of(children, region.id), version.parent
+    return {
+        name: sum(
+            int(extents.length.sum())
+            for extents in exclusive(
+                nodes, region.table, tables_of(children, region.id), version.parent
+            )
         )
-    )
+        for name, region in version.regions.items()
+    }

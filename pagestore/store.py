@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from pagestore import diff as _diff
-from pagestore.diff import Change
 from pagestore.engine import Engine, absolute, attach
-from pagestore.errors import ClosedError, InvalidError, NotFoundError, ReadOnlyError
+from pagestore.errors import InvalidError, NotFoundError, ReadOnlyError
 from pagestore.format import (
     BRANCH,
     SNAPSHOT,
@@ -24,32 +21,17 @@ from pagestore.format import (
 )
 from pagestore.history import Version, nanoseconds
 from pagestore.later import Later
+from pagestore.reader import Reader, Ref, plain
 from pagestore.reclaim import drop_unkept
 from pagestore.view import LiveView, SnapshotView
 from pagestore.workspace import Workspace
 
 if TYPE_CHECKING:
-    import pathlib as _pathlib
-
     from pagestore import compact as _compact
-    from pagestore import lineage as _lineage
-    from pagestore import stats as _stats
-    from pagestore import verify as _verify
     from pagestore.compact import Compaction
-    from pagestore.lineage import Step
-    from pagestore.stats import Stats
-    from pagestore.verify import Finding
 else:
-    _pathlib = Later("pathlib")
     _compact = Later("pagestore.compact")
-    _lineage = Later("pagestore.lineage")
-    _stats = Later("pagestore.stats")
-    _verify = Later("pagestore.verify")
 
-Ref = str | int | Version
-"""A snapshot or branch name, a `Version`, its id, or ``"NAME~2"`` (second kept ancestor)."""
-
-PAGE_OF_NAMES = 1000
 EXPIRED_AT_ONCE = 128  # versions: what the ballast is enough for on a full disk
 
 
@@ -128,56 +110,18 @@ def _check_options(
         raise InvalidError(f"flush_share must be a share of memory in (0, 1], not {flush_share!r}")
 
 
-class Store:
+class Store(Reader):
     """A handle on an open store; made by `pagestore.open`. Safe to share between threads."""
 
     def __init__(self, engine: Engine, *, writable: bool) -> None:
-        self._shared = engine
+        super().__init__(engine)
         self._writable = writable
-        self._closed = False
-
-    @property
-    def _engine(self) -> Engine:
-        if self._closed:
-            raise ClosedError(f"the store {self._shared.path} is closed")
-        self._shared.check_open()
-        return self._shared
 
     def _for_change(self) -> Engine:
         engine = self._engine
         if not self._writable:
             raise ReadOnlyError(f"the store {engine.path} was opened with mode 'r'")
         return engine
-
-    def __repr__(self) -> str:
-        return f"<pagestore.Store {self._shared.path}{' (closed)' if self._closed else ''}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close this handle. Arrays that were handed out stay as they are, and pinned."""
-        if not self._closed:
-            self._closed = True
-            self._shared.close()
-
-    @property
-    def path(self) -> _pathlib.Path:
-        """The store's directory."""
-        return _pathlib.Path(self._shared.path)
-
-    @property
-    def page_size(self) -> int:
-        """Bytes a page."""
-        return self._shared.page_size
 
     # --------------------------------------------------------------------------------- views
 
@@ -202,7 +146,7 @@ class Store:
             There is no such version.
         """
         engine = self._engine
-        return SnapshotView(engine, *engine.pin(_plain(ref)))
+        return SnapshotView(engine, *engine.pin(plain(ref)))
 
     def live(self, branch: str = "main") -> LiveView:
         """Open the head of a branch as shared, read-only memory that can follow it.
@@ -230,14 +174,14 @@ class Store:
         """
         check_name(name, "snapshot")
         check_message(message)
-        return self._version(self._for_change().name_version(_plain(at), name, message), message)
+        return self._version(self._for_change().name_version(plain(at), name, message), message)
 
     def create_branch(self, name: str, *, at: Ref = "main") -> Version:
         """Start a new line of work at a version; errors as for `snapshot`."""
         check_name(name, "branch")
         with self._for_change().write() as write:
             records = write.records
-            record = records.resolve(_plain(at))
+            record = records.resolve(plain(at))
             records.check_free(name)
             records.put_name(BRANCH, name, NameRecord(record.id, record.time))
         return self._version(record)
@@ -301,95 +245,12 @@ class Store:
             for i in range(0, max(len(old), 1), EXPIRED_AT_ONCE)  # what was pinned may go too
         )
 
-    @property
-    def snapshots(self) -> Mapping[str, Version]:
-        """Every snapshot name and its version; looked up as it is asked."""
-        return _Names(self, SNAPSHOT, "snapshot")
-
-    @property
-    def branches(self) -> Mapping[str, Version]:
-        """Every branch name and its head; looked up as it is asked."""
-        return _Names(self, BRANCH, "branch")
-
-    # ------------------------------------------------------------------------------- history
-
-    def version(self, ref: Ref) -> Version:
-        """Return the version that a name, an id or ``NAME~2`` stands for.
-
-        Raises
-        ------
-        NotFoundError
-            There is none.
-        """
-        with self._engine.read() as (records, _):
-            record = records.resolve(_plain(ref))
-            names = [name for _, name in records.names_of(record.id)]
-        return Version.of(record, names)
-
     def _version(self, record: VersionRecord, message: str = "") -> Version:
         with self._engine.read() as (records, _):
             names = [name for _, name in records.names_of(record.id)]
         return Version.of(record, names, message)
 
-    def log(self, ref: Ref = "main") -> Iterator[Version]:
-        """Yield a version and its kept ancestors, newest first."""
-        shown: Version | None = self.version(ref)
-        while shown is not None:
-            yield shown
-            try:
-                following = self.version(shown.parent) if shown.parent else None
-            except NotFoundError:  # dropped while the caller looked at its child
-                following = self._ancestor(shown)
-            shown = following
-
-    def _ancestor(self, version: Version) -> Version | None:
-        """The nearest kept ancestor as it is now."""
-        with self._engine.read() as (records, _):
-            try:
-                parent = records.version(VersionId(version.id)).parent
-            except NotFoundError:
-                return None
-        return self.version(parent) if parent else None
-
-    def lineage(self, *, damaged: list[str] | None = None) -> list[Step]:
-        """Return every kept version and the pages it brought, ancestors first, at one instant.
-
-        Costs what the versions changed, together: 32 bytes of memory a page.
-
-        Parameters
-        ----------
-        damaged : list of str, optional
-            What cannot be read is left out, and described here.
-
-        Raises
-        ------
-        CorruptionError
-            Something cannot be read, and `damaged` is not given.
-        """
-        return _lineage.lineage(self._engine, damaged)
-
-    def diff(self, a: Ref, b: Ref) -> Iterator[Change]:
-        """Yield what version `b` has differently from `a`, by region and page.
-
-        Costs what changed between the two, not what they hold.
-        """
-        engine = self._engine
-        with engine.read() as (records, nodes):
-            old, new = records.resolve(_plain(a)), records.resolve(_plain(b))
-            found = list(_diff.changes(records, nodes, old, new, engine.page_size))
-        yield from found
-
     # --------------------------------------------------------------------------------- upkeep
-
-    def check(self, data: bool = False) -> Iterator[Finding]:
-        """Yield everything that is not as it must be; nothing for a healthy store.
-
-        Parameters
-        ----------
-        data : bool
-            Also read every page and compare it with its checksum.
-        """
-        return _verify.check(self._engine, data=data)
 
     def compact(self, progress: Callable[[int, int], None] | None = None) -> Compaction:
         """Gather pages so that branches lie in long runs, and give free space back to the disk.
@@ -403,10 +264,6 @@ class Store:
         """
         return _compact.compact(self._for_change(), progress)
 
-    def stats(self) -> Stats:
-        """Count what the store holds, and what each named version holds alone."""
-        return _stats.stats(self._engine)
-
 
 def _expire(engine: Engine, old: list[VersionId]) -> int:
     """Take the marks of ``history="all"`` from some versions, and drop what that leaves unkept."""
@@ -416,54 +273,3 @@ def _expire(engine: Engine, old: list[VersionId]) -> int:
                 record = write.records.version(version)
                 write.records.put_version(record._replace(keep=False))
         return drop_unkept(engine, write, old)
-
-
-def _plain(ref: object) -> object:
-    return ref.id if isinstance(ref, Version) else ref
-
-
-class _Names(Mapping[str, Version]):
-    """Names of one kind; every look goes to the catalog, and none outlives its call."""
-
-    def __init__(self, store: Store, kind: bytes, what: str) -> None:
-        self._store = store
-        self._kind = kind
-        self._what = what
-
-    def __getitem__(self, name: str) -> Version:
-        with self._store._engine.read() as (records, _):
-            found = records.name(self._kind, name) if _is_name(name) else None
-            if found is None:
-                raise NotFoundError(f"there is no {self._what} {name!r}")
-            record = records.version(found.version)
-            names = [n for _, n in records.names_of(record.id)]
-        return Version.of(record, names, found.message)
-
-    def __iter__(self) -> Iterator[str]:
-        after = ""
-        while True:
-            with self._store._engine.read() as (records, _):
-                names = records.names_after(self._kind, after, PAGE_OF_NAMES)
-            yield from names
-            if len(names) < PAGE_OF_NAMES:
-                return
-            after = names[-1]
-
-    def __len__(self) -> int:
-        with self._store._engine.read() as (records, _):
-            return records.count(self._kind)
-
-    def __contains__(self, name: object) -> bool:
-        with self._store._engine.read() as (records, _):
-            return _is_name(name) and records.name(self._kind, str(name)) is not None
-
-    def __repr__(self) -> str:
-        return f"<{self._what} names of {self._store.path}: {len(self)}>"
-
-
-def _is_name(name: object) -> bool:
-    try:
-        check_name(name, "")
-    except InvalidError:
-        return False
-    return True

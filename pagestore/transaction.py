@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import lmdb
@@ -48,6 +48,10 @@ from pagestore.format import (
 )
 
 DECODED_MOST = 256  # version records
+_BEHIND_VERSIONS = bytes([VERSION[0] + 1])
+
+Damage = Callable[[CorruptionError], object]
+"""Told of a record that is damaged, which is then left out; without one, its error is raised."""
 
 
 @functools.lru_cache(16)
@@ -105,7 +109,7 @@ class Transaction:
         self.written += 256
         return True
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, prefix: bytes, damaged: Damage | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Records whose keys begin with `prefix`, in order."""
         with self._txn.cursor() as cursor:
             if cursor.set_range(prefix):
@@ -113,7 +117,9 @@ class Transaction:
                     key = bytes(raw)
                     if not key.startswith(prefix):
                         return
-                    yield key, unseal(key, bytes(value))
+                    payload = _whole(key, bytes(value), damaged)
+                    if payload is not None:
+                        yield key, payload
 
     def keys(self, prefix: bytes) -> Iterator[bytes]:
         """Keys that begin with `prefix`, in order; a damaged one is not taken for a key."""
@@ -232,16 +238,19 @@ class Transaction:
                 self.put(child_key(parent, heir.id), b"")
 
     def kin(
-        self, version: VersionId, heirs: Mapping[VersionId, VersionId]
+        self,
+        version: VersionId,
+        heirs: Mapping[VersionId, VersionId],
+        ignored: Collection[bytes] = (),
     ) -> tuple[bool, list[VersionId]]:
         """Whether a name stands for a version, and if not, its first two children.
 
-        For a child among `heirs` its heir counts, if it has one.
+        For a child among `heirs` its heir counts, if it has one; keys in `ignored` do not.
         """
         children: list[VersionId] = []
         for key in self.keys(number_key(VERSION, version)):
             kind = key[VERSION_KEY_SIZE : VERSION_KEY_SIZE + 1]
-            if kind in _KINDS:
+            if kind in _KINDS and key not in ignored:
                 return True, []
             if kind == CHILD:
                 child = VersionId(int.from_bytes(key[VERSION_KEY_SIZE + 1 :], "big"))
@@ -256,21 +265,35 @@ class Transaction:
         rests = (split_version_key(key)[2] for key in self.keys(child_key(version)))
         return [VersionId(int.from_bytes(rest, "big")) for rest in rests]
 
-    def versions(self) -> Iterator[VersionRecord]:
+    def versions(self, damaged: Damage | None = None) -> Iterator[VersionRecord]:
+        """Every kept version, oldest first."""
         self._write_versions()
-        for key, raw in self.scan(VERSION):
-            if len(key) == VERSION_KEY_SIZE:
-                record = _version(raw)
-                if record.id != split_version_key(key)[0]:
-                    raise CorruptionError(f"version {record.id} lies under another's key")
+        for key, raw in self.scan(VERSION, damaged):
+            if len(key) == VERSION_KEY_SIZE and (record := _sound(key, raw, damaged)):
                 yield record
+
+    def newest(self, count: int, damaged: Damage | None = None) -> list[VersionRecord]:
+        """The kept versions with the highest ids, oldest first."""
+        found: list[VersionRecord] = []
+        with self._txn.cursor() as cursor:
+            if not ((cursor.set_range(_BEHIND_VERSIONS) and cursor.prev()) or cursor.last()):
+                return found
+            for raw, value in cursor.iterprev():
+                key = bytes(raw)
+                if len(found) >= count or key[:1] != VERSION:
+                    break
+                if len(key) == VERSION_KEY_SIZE:
+                    payload = _whole(key, bytes(value), damaged)
+                    if payload is not None and (record := _sound(key, payload, damaged)):
+                        found.append(record)
+        return found[::-1]
 
     def count_versions(self) -> int:
         return sum(1 for key in self.keys(VERSION) if len(key) == VERSION_KEY_SIZE)
 
-    def kinship(self) -> Iterator[tuple[VersionId, bytes, bytes]]:
+    def kinship(self, damaged: Damage | None = None) -> Iterator[tuple[VersionId, bytes, bytes]]:
         """Version, kind and rest of every record that belongs to a version."""
-        for key, _ in self.scan(VERSION):
+        for key, _ in self.scan(VERSION, damaged):
             if len(key) != VERSION_KEY_SIZE:
                 yield split_version_key(key)
 
@@ -385,6 +408,31 @@ def _remember(raw: bytes, record: VersionRecord) -> None:
     if len(_decoded) >= DECODED_MOST:
         _decoded.clear()
     _decoded[raw] = record
+
+
+def _whole(key: bytes, value: bytes, damaged: Damage | None) -> bytes | None:
+    """What a sealed record holds; None where it is damaged and somebody wants to know."""
+    try:
+        return unseal(key, value)
+    except CorruptionError as e:
+        if damaged is None:
+            raise
+        damaged(e)
+        return None
+
+
+def _sound(key: bytes, raw: bytes, damaged: Damage | None) -> VersionRecord | None:
+    """The version of a record, likewise."""
+    try:
+        record = _version(raw)
+        if record.id != split_version_key(key)[0]:
+            raise CorruptionError(f"version {record.id} lies under another's key")
+    except CorruptionError as e:
+        if damaged is None:
+            raise
+        damaged(e)
+        return None
+    return record
 
 
 _KINDS = {SNAPSHOT: "snapshot", BRANCH: "branch"}

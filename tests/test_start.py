@@ -16,7 +16,20 @@ SLOW = {
 # walking a damaged catalog, checking, counting and compacting
 RARE = {
     "lmdb.verify",
-    *(f"pagestore.{m}" for m in ("compact", "cowlist", "lineage", "stats", "stranger", "verify")),
+    *(
+        f"pagestore.{m}"
+        for m in (
+            "compact",
+            "cowlist",
+            "freed",
+            "layout",
+            "lineage",
+            "sharing",
+            "stats",
+            "stranger",
+            "verify",
+        )
+    ),
 }
 
 

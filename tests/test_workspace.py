@@ -53,7 +53,8 @@ def test_identical_bytes_take_no_slot(filled):
     array[5 * PAGE] = 2
     ws.snapshot("after")
     assert stored(filled) == 15
-    assert filled.stats().snapshots["after"].exclusive_bytes in (0, PAGE)
+    after = filled.version("after").id
+    assert filled.space()[after].exclusive_bytes in (0, PAGE)
     assert [c.start for c in filled.diff("before", "after")] == [5]
 
 

@@ -1,7 +1,7 @@
 """``pagestore stats``: where the space is."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -27,15 +27,16 @@ def stats(store_path: Path) -> None:
     """
     with open_store(store_path, "r") as store:
         with working("counting"):
-            found = store.stats()
+            found, space = store.stats(), store.space()
+            names = list(_names(store, space))
         if is_terminal(sys.stdout):
             totals = [(_label(str(what)), value) for what, value in _totals(found)]
             table({"store": "", str(store_path): "bold"}, totals)
             console().print()
             columns = {"": "dim", "name": "cyan", "version": "yellow"}
-            table(columns | {"referred": "", "exclusive": ""}, _names(found))
+            table(columns | {"referred": "", "exclusive": ""}, names)
             return
-        for row in (*_totals(found), *_names(found)):
+        for row in (*_totals(found), *names):
             line(*row)
 
 
@@ -49,10 +50,13 @@ def _totals(found: pagestore.Stats) -> Iterator[tuple[Cell, Cell]]:
     yield "arena_bytes", Bytes(found.arena_bytes)
     yield "referred_bytes", Bytes(found.referred_bytes)
     yield "free_bytes", Bytes(found.free_bytes)
-    yield "metadata_bytes", Bytes(found.metadata_bytes)
+    yield "catalog_bytes", Bytes(found.catalog_bytes)
 
 
-def _names(found: pagestore.Stats) -> Iterator[tuple[Cell, ...]]:
-    for kind, names in (("snapshot", found.snapshots), ("branch", found.branches)):
-        for name, of in sorted(names.items()):
+def _names(
+    store: pagestore.Store, space: Mapping[int, pagestore.VersionSpace]
+) -> Iterator[tuple[Cell, ...]]:
+    for kind, names in (("snapshot", store.snapshots), ("branch", store.branches)):
+        for name, version in sorted(names.items()):
+            of = space[version.id]
             yield kind, name, of.version, Bytes(of.referred_bytes), Bytes(of.exclusive_bytes)

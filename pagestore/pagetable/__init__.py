@@ -24,7 +24,16 @@ from pagestore.pagetable.compare import Difference, differences, exclusive, excl
 from pagestore.pagetable.nodes import Leaf, NodeCache, Nodes
 from pagestore.pagetable.painted import DenseLeaves
 from pagestore.pagetable.stack import clip, expand, flatten, join_up, singles
-from pagestore.pagetable.table import extents, leaves, lookup, span, truncate, update, walk
+from pagestore.pagetable.table import (
+    extents,
+    extents_within,
+    leaves,
+    lookup,
+    span,
+    truncate,
+    update,
+    walk,
+)
 
 __all__ = [
     "DenseLeaves",
@@ -38,6 +47,7 @@ __all__ = [
     "exclusive_nodes",
     "expand",
     "extents",
+    "extents_within",
     "flatten",
     "join_up",
     "leaves",

@@ -58,10 +58,19 @@ def _leaves(
         yield from _leaves(nodes, int(children[child]), height - 1, below, part, once)
 
 
-def extents(nodes: Nodes, table: Table) -> Extents:
-    """Every page of the table that has a slot, as sorted extents."""
+def extents_within(nodes: Nodes, table: Table, start: int, stop: int) -> Extents:
+    """As `extents`, of the pages [start, stop) alone; only their leaves are read."""
+    stop = min(stop, span(table))
+    if start >= stop:
+        return Extents.empty()
+    wanted = np.arange(start >> LEAF_BITS, (stop - 1 >> LEAF_BITS) + 1)
+    return clip(extents(nodes, table, wanted), start, stop)
+
+
+def extents(nodes: Nodes, table: Table, wanted: IntArray | None = None) -> Extents:
+    """Every page of the table that has a slot, as sorted extents; only of the leaves `wanted`."""
     parts = []
-    for base, node in leaves(nodes, table):
+    for base, node in leaves(nodes, table, wanted):
         flat = flatten(stack_of(nodes, node))
         parts.append(Extents(flat.page + base, flat.length, flat.slot, flat.birth))
     return parts[0] if len(parts) == 1 else Extents.join(parts)

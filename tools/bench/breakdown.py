@@ -57,7 +57,7 @@ STEPS = {
     "pagestore.transaction:Transaction.put_name": "records: put name",
     "pagestore.catalog:Catalog._reserve": "catalog: reserve blocks",
     "pagestore.commit:drop_unkept": "drop unkept: rest",
-    "pagestore.reclaim:_free_line": "drop: versions",
+    "pagestore.reclaim:_find_freed": "drop: versions",
     "pagestore.pagetable.compare:exclusive_nodes": "drop: exclusive nodes",
     "pagestore.pagetable.compare:_leaf_difference": "difference of leaves",
     "pagestore.engine:Engine._note_head": "head copy",
