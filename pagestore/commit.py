@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -63,6 +63,12 @@ NO_PAGES: IntArray = np.empty(0, np.int64)
 NO_SUMS: SumArray = np.empty(0, np.uint64)
 
 
+class Pages(Protocol):
+    """Contents of pages by their numbers, one element a page."""
+
+    def __getitem__(self, pages: IntArray, /) -> np.ndarray[Any, Any]: ...
+
+
 class Placed(NamedTuple):
     """Pages that lie in slots which no version refers to yet; sorted by page."""
 
@@ -98,8 +104,8 @@ class RegionChange(NamedTuple):
         As the workspace has it; shape and dtype count.
     base : RegionRecord or None
         As the base version has it; None for a region created here.
-    memory : ndarray
-        The region's memory, one element a page.
+    memory : ndarray or Direct
+        Gives pages by their numbers, one element a page.
     dirty : IntArray
         Sorted pages that may differ from the base and from what was flushed.
     flushed : Placed
@@ -112,7 +118,7 @@ class RegionChange(NamedTuple):
 
     region: RegionRecord
     base: RegionRecord | None
-    memory: np.ndarray[Any, Any] | None
+    memory: Pages
     dirty: IntArray
     flushed: Placed
     kept: int
@@ -263,7 +269,6 @@ class _Writer:
             early = early.take(~np.isin(early.pages, change.dirty))
         pages = np.union1d(change.dirty, early.pages) if len(early.pages) else change.dirty
         before = self._before(onto, pages)
-        assert change.memory is not None or not len(change.dirty)
         found = store_pages(self._arena, write, change.memory, before.at(change.dirty))
         if len(early.pages):
             found = found.over(self._really_new(early, before.at(early.pages)))
@@ -346,14 +351,12 @@ def _account(region: RegionRecord, table: Table, lost: Placed, gained: Placed) -
 _EMPTY = RegionRecord(RegionId(0), "", np.dtype("u1"), ()).table
 
 
-def store_pages(
-    arena: Arena, write: Write, memory: np.ndarray[Any, Any] | None, before: Placed
-) -> Placed:
+def store_pages(arena: Arena, write: Write, memory: Pages, before: Placed) -> Placed:
     """Write pages of memory to free slots; leave out those that equal what is stored `before`.
 
     Pages that have become zeros are given slot 0.
     """
-    if memory is None or not len(before.pages):
+    if not len(before.pages):
         return Placed()
     step = max(1, BATCH_BYTES // arena.page_size)
     parts = [
@@ -369,9 +372,7 @@ def store_pages(
     )
 
 
-def _store_batch(
-    arena: Arena, write: Write, memory: np.ndarray[Any, Any], before: Placed
-) -> Placed:
+def _store_batch(arena: Arena, write: Write, memory: Pages, before: Placed) -> Placed:
     batch = memory[before.pages]  # a copy: hashed and written from here (M1)
     sums = page_sums(batch.view(np.uint8).data, arena.page_size)
     zero = sums == np.uint64(_zero_sum(arena.page_size))

@@ -18,6 +18,7 @@ import numpy as np
 from pagestore import kernel
 from pagestore.commit import BATCH_BYTES, NO_PAGES, Placed, RegionChange, write_pages
 from pagestore.diff import page_count
+from pagestore.direct import Direct
 from pagestore.engine import Engine
 from pagestore.errors import FullError, InvalidError
 from pagestore.format import (
@@ -65,6 +66,7 @@ class Draft:
         self._engine = engine
         self._anchor = anchor
         self._wiring: Wiring | None = None
+        self._direct = Direct(engine.arena)  # while there is no wiring
         self._exposed = False  # an array was handed out: only the kernel knows what it wrote
         self._reservations: list[Reservation] = []
         self.region = region
@@ -104,7 +106,11 @@ class Draft:
     def wiring(self) -> Wiring:
         """The region's memory, laid out on first use."""
         if self._wiring is None:
-            self._wiring = self._lay_out(self.pages)
+            wiring, aside = self._lay_out(self.pages), self._direct.pages
+            if len(aside):
+                wiring.page_array()[aside] = self._direct[aside]
+                self._direct.clear()
+            self._wiring = wiring
         return self._wiring
 
     def _lay_out(self, pages: int) -> Wiring:
@@ -144,8 +150,17 @@ class Draft:
     def write(self, start: int, raw: np.ndarray[Any, Any]) -> None:
         """Write bytes from byte `start` on, and declare their pages dirty."""
         size, stop = self._engine.page_size, start + len(raw)
+        if self._wiring is None and self._direct.suffices(len(raw)):
+            self.touch(self._direct.write(self._known_slots, start, raw))
+            return
         self.wiring.bytes()[start:stop] = raw
         self.touch(np.arange(start // size, -(-stop // size)))
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes from byte `start` up to `stop`."""
+        if self._wiring is None and self._direct.suffices(stop - start):
+            return self._direct.read(self._known_slots, start, stop)
+        return self.wiring.bytes()[start:stop].tobytes()
 
     def touch(self, pages: IntArray) -> None:
         """Note sorted pages as dirty."""
@@ -167,15 +182,17 @@ class Draft:
     def collect(self) -> RegionChange:
         """Return what changed since the base, what the kernel saw included."""
         self.note_written()
-        if len(self.dirty) and self.dirty[-1] == self.pages - 1:
-            self._zero(self.region.nbytes, self.pages)
         wiring = self._wiring
+        memory: Direct | np.ndarray[Any, Any] = self._direct
         if wiring is not None and len(self.dirty):
+            if self.dirty[-1] == self.pages - 1:
+                self._zero(self.region.nbytes, self.pages)
             self._break_whole(wiring)
+            memory = wiring.page_array()
         return RegionChange(
             self.region,
             self.base,
-            wiring.page_array() if wiring is not None and wiring.pages else None,
+            memory,
             self.dirty,
             self.flushed,
             self.kept,
@@ -241,10 +258,11 @@ class Draft:
             with self._engine.read() as (_, nodes):
                 slots, _ = lookup(nodes, self.base.table, pages)
             slots[pages >= self.kept] = 0
-        _, where, place = np.intersect1d(
-            pages, self.flushed.pages, assume_unique=True, return_indices=True
-        )
-        slots[where] = self.flushed.slots[place]
+        if len(self.flushed.pages):
+            _, where, place = np.intersect1d(
+                pages, self.flushed.pages, assume_unique=True, return_indices=True
+            )
+            slots[where] = self.flushed.slots[place]
         return slots
 
     def rewire(self, pieces: Extents) -> None:
@@ -274,6 +292,8 @@ class Draft:
         """Take another shape; bytes stay, and new ones are zeros."""
         size = self._engine.page_size
         before, after = self.pages, page_count(region, size)
+        if len(self._direct.pages):
+            _ = self.wiring  # brings what is aside into memory
         if region.nbytes > self.region.nbytes:
             self._clear_tail()
         if after > before:
@@ -337,6 +357,7 @@ class Draft:
         if len(self.flushed.pages):
             self._settle_flushed(region)
         self.dirty, self._reservations = NO_PAGES, []  # the commit ended them
+        self._direct.clear()
         self.adopt(region, anchor)
 
     def _settle_flushed(self, region: RegionRecord) -> None:
@@ -394,6 +415,7 @@ class Draft:
             self.kept, self.flushed = pages, Placed()
             self.rewire(singles(lost, self._known_slots(lost), 0))
         self.dirty, self.flushed, self._reservations = NO_PAGES, Placed(), []
+        self._direct.clear()
         self.adopt(base, self._anchor)
 
     # ------------------------------------------------------------------- larger than memory

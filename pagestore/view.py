@@ -6,6 +6,7 @@ unchanged, and keep the version pinned until the last of them is gone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -14,11 +15,12 @@ import numpy as np
 
 from pagestore import kernel
 from pagestore.diff import moved_pages, page_count
+from pagestore.direct import Direct
 from pagestore.engine import Engine
 from pagestore.errors import ClosedError, CorruptionError, InvalidError, NotFoundError
-from pagestore.format import Extents, RegionRecord, VersionRecord
+from pagestore.format import Extents, IntArray, RegionRecord, VersionRecord
 from pagestore.history import Region, Version
-from pagestore.pagetable import extents
+from pagestore.pagetable import extents, lookup
 from pagestore.pins import Pin
 from pagestore.wiring import Anchor, Wiring
 
@@ -38,6 +40,7 @@ class View(Mapping[str, Any]):
         self._record = record
         self._anchor = Anchor(pin)
         self._wirings: dict[str, Wiring] = {}
+        self._directs: dict[str, Direct] = {}
         self._closed = False
 
     # ------------------------------------------------------------------------------- mapping
@@ -94,6 +97,8 @@ class View(Mapping[str, Any]):
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Return `size` bytes of a region from byte `offset` on.
 
+        The first calls cost what they read; memory is wired for who makes many.
+
         Raises
         ------
         NotFoundError
@@ -102,7 +107,7 @@ class View(Mapping[str, Any]):
             The range is not within it.
         """
         start, stop = check_range(self._region(name), offset, size)
-        return self._wiring(name).bytes()[start:stop].tobytes() if size else b""
+        return self._read(name, start, stop) if size else b""
 
     def prefetch(self, name: str) -> None:
         """Bring a region's pages into memory now, rather than one by one as they are touched.
@@ -159,6 +164,17 @@ class View(Mapping[str, Any]):
             return regions[name]
         except (KeyError, TypeError):
             raise NotFoundError(f"there is no region {name!r} in this version") from None
+
+    def _read(self, name: str, start: int, stop: int) -> bytes:
+        if name not in self._wirings:
+            direct = self._directs.setdefault(name, Direct(self._engine.arena))
+            if direct.suffices(stop - start):
+                return direct.read(functools.partial(self._slots, name), start, stop)
+        return self._wiring(name).bytes()[start:stop].tobytes()
+
+    def _slots(self, name: str, pages: IntArray) -> IntArray:
+        with self._engine.read() as (_, nodes):
+            return lookup(nodes, self._region(name).table, pages)[0]
 
     def _wiring(self, name: str) -> Wiring:
         wiring = self._wirings.get(name)

@@ -113,6 +113,10 @@ class Workspace(View):
     def _wiring(self, name: str) -> Wiring:
         return self._draft(name).wiring
 
+    def _read(self, name: str, start: int, stop: int) -> bytes:
+        with self._lock:
+            return self._draft(name).read(start, stop)
+
     def _draft(self, name: str) -> Draft:
         self._check()
         try:

@@ -43,7 +43,8 @@ SMALL = {
     "FEW_RUNS": 2,
     "GROW_LEAST": 16,
     "LOOK_LEAST": 8,
-    # wiring, workspace, compact
+    # direct, wiring, workspace, compact
+    "MOST_CALLS": 3,
     "FEW": 3,
     "LONG": 2,
     "BRIDGE_GAP": 2,
