@@ -289,6 +289,11 @@ def test_looking_up_in_a_large_leaf_paints_it_once(far: int) -> None:
     again = Nodes(tables.records, NodeCache(), 0, tables.records.new_id, dense)  # type: ignore[arg-type]
     assert pagetable.lookup(again, table, np.array([2, 3]))[0].tolist() == [12, 0]
     assert any(dense.get((0, node)) for _, node in pagetable.leaves(again, table))
+    # ... but not where the leaf is somebody else's: it may never be committed to again
+    others = pagetable.DenseLeaves()
+    first = Nodes(tables.records, NodeCache(), 0, tables.records.new_id, others)  # type: ignore[arg-type]
+    assert pagetable.lookup(first, table, np.array([2, 3]))[0].tolist() == [12, 0]
+    assert not any(others.get((0, node)) for _, node in pagetable.leaves(first, table))
 
 
 def test_a_far_page_makes_the_tree_tall():

@@ -129,6 +129,8 @@ class Nodes:
         """Share the nodes that this transaction wrote, now that they are durable."""
         for node, value in self._fresh.items():
             self.cache.put((self.moves, node), value)
+            if self.dense is not None and isinstance(value, Leaf):
+                self.dense.made((self.moves, node))
         if self.dense is not None:
             for new, (old, top) in self._replaced.items():
                 self.dense.repaint((self.moves, old), (self.moves, new), top)
@@ -149,12 +151,11 @@ class Nodes:
         painted = self.dense.get((self.moves, node)) if self.dense is not None else None
         if painted is None:
             stack = stack_of(self, node)
-            # a leaf of this transaction has what is asked of it on top: no need to paint it
-            worth = paint and node not in self._fresh and sum(map(len, stack)) >= WORTH_PAINTING
-            if self.dense is None or not worth:
+            dense, large = self.dense, sum(map(len, stack)) >= WORTH_PAINTING
+            if dense is None or not (paint and large and dense.worth((self.moves, node))):
                 return resolve(stack, pages)[:2]
             painted = Painted.of(stack)
-            self.dense.put((self.moves, node), painted)
+            dense.put((self.moves, node), painted)
         return painted.at(pages)
 
     def _raw(self, node: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ from pagestore.format import Extents, IntArray
 from pagestore.pagetable.stack import Single, expand
 
 DENSE_PAGES = 1 << 22  # in all painted leaves together: 64 MiB of memory
+LONG = 512  # pages: an extent that is painted by itself
+MADE_MOST = 1 << 14
 
 
 class Painted(NamedTuple):
@@ -26,12 +28,14 @@ class Painted(NamedTuple):
         end = max((int(run.page[-1] + run.length[-1]) for run in stack if len(run)), default=0)
         painted = cls(np.full(end, -1, np.int64), np.zeros(end, np.int64))
         for run in reversed(stack):
-            painted = painted.over(run)
+            long = run.length >= LONG
+            for page, length, slot, birth in _rows(run.take(long)):
+                at = slice(page, page + length)
+                painted.slot[at] = np.arange(slot, slot + length) if slot else 0
+                painted.birth[at] = birth
+            if not long.all():
+                painted.with_pages(*expand(run.take(~long)))
         return painted
-
-    def over(self, run: Extents) -> Painted:
-        """Paint one more run; in place where it fits."""
-        return self.with_pages(*expand(run)) if len(run) else self
 
     def with_pages(self, pages: IntArray, slots: IntArray, births: IntArray) -> Painted:
         """Paint some sorted pages, at least one; in place where it fits."""
@@ -62,6 +66,7 @@ class DenseLeaves:
 
     def __init__(self) -> None:
         self._leaves: OrderedDict[tuple[int, int], Painted] = OrderedDict()
+        self._made: OrderedDict[tuple[int, int], None] = OrderedDict()
 
     def get(self, key: tuple[int, int]) -> Painted | None:
         found = self._leaves.get(key)
@@ -74,8 +79,23 @@ class DenseLeaves:
         while sum(len(p.slot) for p in self._leaves.values()) > DENSE_PAGES:
             self._leaves.popitem(last=False)
 
+    def made(self, key: tuple[int, int]) -> None:
+        """Note a leaf that this process made: it is likely to be committed to again."""
+        self._made[key] = None
+        if len(self._made) > MADE_MOST:
+            self._made.popitem(last=False)
+
+    def worth(self, key: tuple[int, int]) -> bool:
+        """Whether painting pays: not for who branches an old version and commits once."""
+        return key in self._made
+
     def repaint(self, old: tuple[int, int], new: tuple[int, int], top: Single) -> None:
         """Let what was painted for a leaf show the one that replaced it."""
         painted = self._leaves.pop(old, None)
         if painted is not None:
             self.put(new, painted.with_pages(*top))
+
+
+def _rows(e: Extents) -> Iterator[tuple[int, int, int, int]]:
+    columns = (column.tolist() for column in (e.page, e.length, e.slot, e.birth))
+    return zip(*columns, strict=True)
