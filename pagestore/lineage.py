@@ -10,17 +10,17 @@ a version shows is that of the nearest version on its line that brought it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
+from attr import evolve, frozen
 
+from pagestore import history
 from pagestore.checksums import read_sums
 from pagestore.engine import Engine
 from pagestore.errors import CorruptionError
 from pagestore.format import (
-    BRANCH,
-    SNAPSHOT,
+    NO_VERSION,
     IntArray,
     RegionRecord,
     SumArray,
@@ -30,11 +30,16 @@ from pagestore.format import (
     sorted_unique,
 )
 from pagestore.history import Version
-from pagestore.pagetable import Difference, Nodes, differences, expand
+from pagestore.pagetable import Nodes, differences, expand
 from pagestore.transaction import Transaction
 
+Spoilt = Callable[..., None]
+Columns = tuple[IntArray, IntArray, IntArray]
+_NONE: Columns = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
 
-class Brought(NamedTuple):
+
+@frozen(eq=False)
+class Brought:
     """Pages of a region that a version places elsewhere than its nearest kept ancestor.
 
     All of them, if the ancestor does not have the region. Columns are sorted by page.
@@ -44,10 +49,10 @@ class Brought(NamedTuple):
     region : str
     number : int
         The region's own: one that was deleted and created again has another.
-    page : numpy.ndarray of int64
-    slot, before : numpy.ndarray of int64
+    page : array of int64
+    slot, before : array of int64
         Where the page lies, and where it lies for the ancestor; 0 for zeros.
-    checksum : numpy.ndarray of uint64
+    checksum : array of uint64
         Of what the page holds; 0 for zeros. Equal where contents are.
     """
 
@@ -59,7 +64,8 @@ class Brought(NamedTuple):
     checksum: SumArray
 
 
-class Step(NamedTuple):
+@frozen(eq=False)
+class Step:
     """A version, and what it has differently from its nearest kept ancestor.
 
     Attributes
@@ -75,87 +81,68 @@ class Step(NamedTuple):
 
 def lineage(engine: Engine, damaged: list[str] | None) -> list[Step]:
     """Every kept version with what it brought, ancestors first (L1)."""
+
+    def spoilt(error: CorruptionError, where: str = "") -> None:
+        if damaged is None:
+            raise error
+        damaged.append(f"{where}{error}")
+
     with engine.read() as (records, nodes):
-        versions = {record.id: record for record in _versions(records, damaged)}
-        names = _names(records, damaged)
-        steps = []
-        for number in sorted(versions):
-            record = versions[number]
-            brought = tuple(_brought(nodes, versions.get(record.parent), record, damaged))
-            if record.parent not in versions:
-                record = record._replace(parent=VersionId(0))
-            steps.append(Step(Version.of(record, names.get(number, ())), brought))
-        return _with_checksums(records, steps, damaged)
-
-
-def _spoilt(error: CorruptionError, where: str, damaged: list[str] | None) -> None:
-    """Note what cannot be read, if the caller wants the rest."""
-    if damaged is None:
-        raise error
-    damaged.append(f"{where}: {error}")
-
-
-def _versions(records: Transaction, damaged: list[str] | None) -> Iterator[VersionRecord]:
-    try:
-        yield from records.versions()
-    except CorruptionError as e:
-        _spoilt(e, "versions", damaged)
-
-
-def _names(records: Transaction, damaged: list[str] | None) -> dict[VersionId, list[str]]:
-    names: dict[VersionId, list[str]] = {}
-    for kind in (SNAPSHOT, BRANCH):
-        try:
-            for name, record in records.names(kind):
-                names.setdefault(record.version, []).append(name)
-        except CorruptionError as e:
-            _spoilt(e, "names", damaged)
-    return names
+        versions = history.versions(records, damaged=spoilt)
+        found = {record.id: record for record in records.versions(lambda _: None)}
+        brought = [tuple(_brought(nodes, found, v, spoilt)) for v in versions]
+        sums = _Sums(records, brought, spoilt)
+    return [
+        Step(
+            version if version.parent in found else evolve(version, parent=None),
+            tuple(evolve(part, checksum=sums.of(part.slot)) for part in parts),
+        )
+        for version, parts in zip(versions, brought, strict=True)
+    ]
 
 
 def _brought(
-    nodes: Nodes, before: VersionRecord | None, version: VersionRecord, damaged: list[str] | None
+    nodes: Nodes, versions: Mapping[VersionId, VersionRecord], version: Version, spoilt: Spoilt
 ) -> Iterator[Brought]:
+    """What a version places elsewhere; the checksums come later, of all of them at once."""
+    before = versions.get(VersionId(version.parent or NO_VERSION))
     olds = {region.id: region for region in before.regions.values()} if before else {}
-    for region in version.regions.values():
+    for region in versions[VersionId(version.id)].regions.values():
         old = olds.get(region.id)
         if old is None or old.table != region.table:
+            columns = _NONE
             try:
-                yield _compared(nodes, old, region)
+                columns = _compared(nodes, old, region)
             except CorruptionError as e:
-                _spoilt(e, f"version {version.id}, region {region.name!r}", damaged)
+                spoilt(e, f"version {version.id}, region {region.name!r}: ")
+            yield Brought(region.name, region.id, *columns, np.empty(0, np.uint64))
 
 
-def _compared(nodes: Nodes, old: RegionRecord | None, region: RegionRecord) -> Brought:
-    found = list(differences(nodes, old.table if old else Table(), region.table))
-    page, slot, before = _columns(found)
-    return Brought(region.name, region.id, page, slot, before, np.zeros(len(page), np.uint64))
-
-
-def _columns(found: list[Difference]) -> tuple[IntArray, IntArray, IntArray]:
-    """Page, new slot and old slot of every single page of some differences."""
+def _compared(nodes: Nodes, old: RegionRecord | None, region: RegionRecord) -> Columns:
+    """Page, slot and slot before of every page that lies elsewhere."""
+    found = differences(nodes, old.table if old else Table(), region.table)
     parts = [(*expand(part.news())[:2], expand(part.olds())[1]) for part in found]
-    parts.append((np.empty(0, np.int64),) * 3)
-    page, slot, before = (np.concatenate(column) for column in zip(*parts, strict=True))
+    page, slot, before = (np.concatenate(column) for column in zip(_NONE, *parts, strict=True))
     return page, slot, before
 
 
-def _with_checksums(
-    records: Transaction, steps: list[Step], damaged: list[str] | None
-) -> list[Step]:
-    """Read the checksums of all slots at once: each record of them is then read once."""
-    every = [part.slot for step in steps for part in step.brought]
-    slots = sorted_unique(np.concatenate(every)) if every else np.empty(0, np.int64)
-    slots = slots[slots != 0]
-    try:
-        sums = read_sums(records, slots)
-    except CorruptionError as e:
-        _spoilt(e, "checksums", damaged)
-        sums = slots.astype(np.uint64)  # then a page is taken for equal where it is the same
-    # slot 0 is found in front, as zeros
-    slots, sums = np.append(0, slots), np.append(np.uint64(0), sums)
+class _Sums:
+    """The checksums of many slots: each record of them is read once."""
 
-    def known(part: Brought) -> Brought:
-        return part._replace(checksum=sums[np.searchsorted(slots, part.slot)])
+    def __init__(
+        self, records: Transaction, brought: list[tuple[Brought, ...]], spoilt: Spoilt
+    ) -> None:
+        every = [_NONE[0], *(part.slot for parts in brought for part in parts)]
+        slots = sorted_unique(np.concatenate(every))
+        slots = slots[slots != 0]
+        try:
+            sums = read_sums(records, slots)
+        except CorruptionError as e:
+            spoilt(e, "checksums: ")
+            sums = slots.astype(np.uint64)  # then a page is taken for equal where it is the same
+        self._slots = np.append(0, slots)  # zeros in front
+        self._sums = np.append(np.uint64(0), sums)
 
-    return [step._replace(brought=tuple(map(known, step.brought))) for step in steps]
+    def of(self, slots: IntArray) -> SumArray:
+        sums: SumArray = self._sums[np.searchsorted(self._slots, slots)]
+        return sums

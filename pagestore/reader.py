@@ -161,7 +161,7 @@ class Reader:
         Parameters
         ----------
         damaged : list of str, optional
-            What cannot be read is left out, and described here.
+            What cannot be read is left out, as if it had not changed, and described here.
 
         Raises
         ------

@@ -52,7 +52,8 @@ def change(ws, chance):
 def shown(steps):
     """Version id → region name → (number, {page: (slot, checksum)}), from what each brought."""
     found = {0: {}}
-    for version, brought in steps:
+    for step in steps:
+        version, brought = step.version, step.brought
         parent = found[version.parent or 0]
         parts = {part.region: part for part in brought}
         regions = {}
@@ -153,7 +154,7 @@ def test_what_cannot_be_read_is_described_and_the_rest_is_there(make_store, monk
     damaged = []
     steps = store.lineage(damaged=damaged)
     last = steps[-1]
-    assert [part.region for part in last.brought] == ["b"]
+    assert [(part.region, len(part.page)) for part in last.brought] == [("a", 0), ("b", 1)]
     where = f"version {last.version.id}, region 'a'"
     assert damaged == [f"{where}: page-table node 9 is missing from the catalog"]
 

@@ -16,6 +16,7 @@ from pagestore.cli.failure import end, tidy_when_terminated, translated
 from pagestore.cli.get import get
 from pagestore.cli.log import log
 from pagestore.cli.put import put
+from pagestore.cli.report import report
 from pagestore.cli.snapshot import snapshot
 from pagestore.cli.stats import stats
 
@@ -75,6 +76,7 @@ for _command in (
     check,
     compact,
     stats,
+    report,
     demo,
 ):
     group.add_command(_command)
