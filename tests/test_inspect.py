@@ -302,6 +302,7 @@ def test_who_pins_what(store):
     command = [sys.executable, "-c", script, str(store.path)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
+        assert child.stdout is not None
         assert child.stdout.readline() == "1 2\n"
         pins = store.stats().pins
         assert [(pin.version, pin.process) for pin in pins] == [(one, child.pid), (two, child.pid)]
@@ -357,6 +358,7 @@ def test_numbers_agree_while_another_process_commits(tmp_path):
     command = [sys.executable, "-c", script, str(path)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
+        assert child.stdout is not None
         child.stdout.readline()
         end = time.monotonic() + 3
         with pagestore.open(path, "r") as store:
@@ -369,7 +371,8 @@ def test_numbers_agree_while_another_process_commits(tmp_path):
                 assert set(ids.values()) - {None} <= set(ids)
                 table = store.page_table("main", "x", sharing=True)
                 assert len(table) == 64
-                assert (table.holders >= 1).all()
+                assert table.holders is not None
+                assert min(table.holders.tolist()) >= 1
                 assert sum(found.stored_pages for found in store.layout("main").values()) == 64
                 told = store.freed_by("main")
                 assert told.freed_bytes % PAGE == 0
@@ -378,8 +381,7 @@ def test_numbers_agree_while_another_process_commits(tmp_path):
             assert {words[-1] for words in mine if words[0] == str(os.getpid())} <= {"-"}
     finally:
         child.kill()
-        child.wait()
-        child.stdout.close()
+        child.communicate()
 
 
 def test_nothing_is_pinned_or_written(forked):

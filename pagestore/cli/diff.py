@@ -1,15 +1,21 @@
-"""``pagestore diff``: which pages differ between two versions."""
+"""``pagestore diff``: which pages and values differ between two versions."""
 
+import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.text import Text
 
 import pagestore
+from pagestore.cli import as_json as json
 from pagestore.cli.arguments import store_argument
+from pagestore.cli.as_json import json_option
 from pagestore.cli.failure import FOUND, Quiet
+from pagestore.cli.inspect_pages import index_text, is_bytes, value_text
 from pagestore.cli.output import (
     Bytes,
     console,
@@ -20,8 +26,12 @@ from pagestore.cli.output import (
     table,
 )
 from pagestore.cli.refs import look_up, open_store
+from pagestore.cli.values import Differing, differing, elements, index_range
 
 _STYLES = {"created": "green", "deleted": "red", "resized": "cyan", "written": "yellow"}
+VALUES = 20
+
+Compare = Callable[[pagestore.Change], Iterator[Differing]]
 
 
 @click.command()
@@ -29,52 +39,164 @@ _STYLES = {"created": "green", "deleted": "red", "resized": "cyan", "written": "
 @click.argument("a")
 @click.argument("b")
 @click.option("--stat", is_flag=True, help="One line a region: how much changed in all.")
+@click.option("--values", is_flag=True, help="Also the old and new values that differ.")
+@click.option(
+    "--most", type=click.IntRange(0), default=VALUES, show_default=True,
+    help="Values shown of each range of pages.",
+)  # fmt: skip
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if the versions differ.")
-def diff(store_path: Path, a: str, b: str, stat: bool, exit_code: bool) -> None:
+@json_option
+def diff(
+    store_path: Path,
+    a: str,
+    b: str,
+    stat: bool,
+    values: bool,
+    most: int,
+    exit_code: bool,
+    as_json: bool,
+) -> None:
     """Show which pages differ between two versions.
 
-    Lists the ranges of pages that are not the same in A and B.
+    Lists the ranges of pages that are not the same in A and B, and for arrays which elements they
+    are; with --values, those of them that differ.
 
     \b
     Examples:
       pagestore diff market.ps monday tuesday
+      pagestore diff market.ps monday tuesday --values --most 5
       pagestore diff market.ps main~1 main --stat
 
     \b
-    In a pipe: region, kind, first page, page after the last, the same in bytes.
-    With --stat: region, kinds, pages, bytes.
+    In a pipe: region, kind, first page, page after the last, the same in bytes,
+    the same in elements in C order. With --values, after each: "value", index,
+    old, new. With --stat: region, kinds, pages, bytes.
     """
+    if stat and (values or as_json):
+        raise click.UsageError("--stat goes with neither --values nor --json")
     with open_store(store_path, "r") as store:
-        for ref in (a, b):
-            look_up(store, ref, store.version)
-        changes = store.diff(a, b)
-        differ = _summarise(changes) if stat else _list(changes)
+        old, new = (look_up(store, ref, store.version) for ref in (a, b))
+        if stat:
+            differ = _summarise(store.diff(old, new))
+        else:
+            with _comparing(store, old, new, values) as compare:
+                shown = _Changes(old, new, compare, most)
+                differ = shown.show(store.diff(old, new), as_json)
     if differ and exit_code:
         raise Quiet(FOUND)
 
 
-def _list(changes: Iterator[pagestore.Change]) -> bool:
-    show = _show if is_terminal(sys.stdout) else _print
-    differ = False
-    for change in changes:
-        differ = True
-        show(change)
-    return differ
+def _comparing(
+    store: pagestore.Store, old: pagestore.Version, new: pagestore.Version, values: bool
+) -> AbstractContextManager[Compare | None]:
+    """What yields the values that differ, if they are wanted; pins both versions meanwhile."""
+    return _Both(store, old, new) if values else nullcontext(None)
 
 
-def _print(change: pagestore.Change) -> None:
-    pages = (change.start, change.stop)
-    line(change.region, change.kind, *pages, change.byte_start, change.byte_stop)
+class _Both:
+    """Two versions side by side."""
+
+    def __init__(
+        self, store: pagestore.Store, old: pagestore.Version, new: pagestore.Version
+    ) -> None:
+        self._old, self._new = store.view(old), store.view(new)
+
+    def __enter__(self) -> Compare:
+        return lambda change: differing(self._old, self._new, change)
+
+    def __exit__(self, *_: object) -> None:
+        self._old.close()
+        self._new.close()
 
 
-def _show(change: pagestore.Change) -> None:
-    entry = Text.assemble((f"{change.kind:<8}", _STYLES.get(change.kind, "")))
-    entry.append(f"  {printable(change.region)}")
-    if change.stop > change.start:
-        size = human_size(change.byte_stop - change.byte_start)
-        entry.append(f"  {_pages(change)}  ")
-        entry.append(f"{size} at byte {change.byte_start:,}", "dim")
-    console().print(entry, soft_wrap=True)
+class _Changes:
+    """How changes are shown."""
+
+    def __init__(
+        self,
+        old: pagestore.Version,
+        new: pagestore.Version,
+        compare: Compare | None,
+        most: int,
+    ) -> None:
+        self._old = old
+        self._new = new
+        self._compare = compare
+        self._most = most
+
+    def show(self, changes: Iterator[pagestore.Change], as_json: bool) -> bool:
+        """Show each as it is found; say whether there was any."""
+        one = self._object if as_json else self._lines if is_terminal(sys.stdout) else self._rows
+        differ = False
+        for change in changes:
+            differ = True
+            one(change)
+        return differ
+
+    def _region(self, change: pagestore.Change) -> pagestore.Region:
+        """The region as the newer version that has it."""
+        here = self._old if change.kind == "deleted" else self._new
+        return here.regions[change.region]
+
+    def _values(self, change: pagestore.Change) -> tuple[list[Differing], int]:
+        """The first values that differ, and how many more do."""
+        if self._compare is None or change.kind != "written":
+            return [], 0
+        found = self._compare(change)
+        first = list(itertools.islice(found, self._most))
+        return first, sum(1 for _ in found)
+
+    def _object(self, change: pagestore.Change) -> None:
+        first, stop = elements(change, self._region(change))
+        row: dict[str, Any] = {
+            "type": "change", "region": change.region, "kind": change.kind,
+            "start": change.start, "stop": change.stop,
+            "byte_start": change.byte_start, "byte_stop": change.byte_stop,
+            "element_start": first, "element_stop": stop,
+        }  # fmt: skip
+        if self._compare is not None:
+            values, more = self._values(change)
+            row["values"] = [{"index": v.index, "old": v.old, "new": v.new} for v in values]
+            row["more_values"] = more
+        json.write([row])
+
+    def _rows(self, change: pagestore.Change) -> None:
+        pages, size = (change.start, change.stop), (change.byte_start, change.byte_stop)
+        line(
+            change.region, change.kind, *pages, *size, *elements(change, self._region(change))
+        )  # fmt: skip
+        for value in self._values(change)[0]:
+            line(
+                "value", index_text(value.index), value_text(value.old), value_text(value.new)
+            )  # fmt: skip
+
+    def _lines(self, change: pagestore.Change) -> None:
+        entry = Text.assemble((f"{change.kind:<8}", _STYLES.get(change.kind, "")))
+        entry.append(f"  {printable(change.region)}")
+        region = self._region(change)
+        if change.stop > change.start:
+            size = human_size(change.byte_stop - change.byte_start)
+            entry.append(f"{'' if is_bytes(region) else _elements(change, region)}", "cyan")
+            entry.append(f"  {_pages(change)}  ")
+            entry.append(f"{size} at byte {change.byte_start:,}", "dim")
+        screen = console()
+        screen.print(entry, soft_wrap=True)
+        values, more = self._values(change)
+        for value in values:
+            screen.print(_value(value), soft_wrap=True)
+        if more:
+            screen.print(Text(f"{'':<10}… {more:,} more values", "dim"))
+
+
+def _value(value: Differing) -> Text:
+    old, new = value_text(value.old), value_text(value.new)
+    return Text.assemble(
+        f"{'':<10}{index_text(value.index)}  ", (old, "red"), " → ", (new, "green")
+    )
+
+
+def _elements(change: pagestore.Change, region: pagestore.Region) -> str:
+    return index_range(*elements(change, region), region.shape)
 
 
 def _pages(change: pagestore.Change) -> str:
@@ -84,7 +206,7 @@ def _pages(change: pagestore.Change) -> str:
     return f"pages {change.start:,}-{last:,}"
 
 
-def _summarise(changes: Iterator[pagestore.Change]) -> bool:
+def _summarise(changes: Iterable[pagestore.Change]) -> bool:
     kinds: dict[str, set[str]] = {}
     pages: dict[str, int] = {}
     sizes: dict[str, int] = {}

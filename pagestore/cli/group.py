@@ -12,13 +12,14 @@ from pagestore.cli.compact import compact
 from pagestore.cli.delete import delete
 from pagestore.cli.demo import demo
 from pagestore.cli.diff import diff
+from pagestore.cli.du import du
 from pagestore.cli.failure import end, tidy_when_terminated, translated
 from pagestore.cli.get import get
+from pagestore.cli.inspect import inspect
 from pagestore.cli.log import log
 from pagestore.cli.put import put
 from pagestore.cli.report import report
 from pagestore.cli.snapshot import snapshot
-from pagestore.cli.stats import stats
 
 
 class _Group(click.Group):
@@ -72,10 +73,11 @@ for _command in (
     branch,
     log,
     diff,
+    inspect,
+    du,
     delete,
     check,
     compact,
-    stats,
     report,
     demo,
 ):
