@@ -6,13 +6,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from attr import field, frozen
 
 from pagestore.format import CHILD, RegionRecord, VersionRecord, key_name
+from pagestore.later import Later
 from pagestore.transaction import Damage, Transaction
+
+if TYPE_CHECKING:
+    from pagestore import notebook as _notebook
+else:
+    _notebook = Later("pagestore.notebook")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -65,6 +71,13 @@ class Version:
     names: tuple[str, ...]
     regions: Mapping[str, Region] = field(repr=False, hash=False)
 
+    def _repr_html_(self) -> str:
+        about = (self.time, self.message, self.parent or "none", self.names)
+        head = _notebook.table(
+            f"Version {self.id}", ("committed", "message", "parent", "names"), [about]
+        )
+        return head + region_table(self.regions)
+
     @classmethod
     def of(cls, record: VersionRecord, names: Iterable[str], message: str = "") -> Version:
         return cls(
@@ -75,6 +88,12 @@ class Version:
             tuple(sorted(names)),
             MappingProxyType({n: Region.of(r) for n, r in record.regions.items()}),
         )
+
+
+def region_table(regions: Mapping[str, Region]) -> str:
+    """What a notebook shows of some regions."""
+    rows = ((r.name, r.dtype, r.shape, _notebook.size(r.nbytes)) for r in regions.values())
+    return str(_notebook.table("Regions", ("name", "dtype", "shape", "size"), rows))
 
 
 def versions(

@@ -10,7 +10,7 @@ from pagestore import diff as _diff
 from pagestore import history as _history
 from pagestore.diff import Change
 from pagestore.engine import Engine
-from pagestore.errors import ClosedError, InvalidError, NotFoundError
+from pagestore.errors import ClosedError, InvalidError, NotFoundError, PagestoreError
 from pagestore.format import BRANCH, SNAPSHOT, VersionId, check_name
 from pagestore.history import Version
 from pagestore.later import Later
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pagestore import freed as _freed
     from pagestore import layout as _layout
     from pagestore import lineage as _lineage
+    from pagestore import notebook as _notebook
     from pagestore import sharing as _sharing
     from pagestore import stats as _stats
     from pagestore import verify as _verify
@@ -35,6 +36,7 @@ else:
     _freed = Later("pagestore.freed")
     _layout = Later("pagestore.layout")
     _lineage = Later("pagestore.lineage")
+    _notebook = Later("pagestore.notebook")
     _sharing = Later("pagestore.sharing")
     _stats = Later("pagestore.stats")
     _verify = Later("pagestore.verify")
@@ -61,6 +63,18 @@ class Reader:
 
     def __repr__(self) -> str:
         return f"<pagestore.Store {self._shared.path}{' (closed)' if self._closed else ''}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            return _notebook.line(repr(self)) + "".join(map(self._shown, ("branches", "snapshots")))
+        except PagestoreError as e:  # closed, or damaged
+            return _notebook.line(f"{self!r}: {e}")
+
+    def _shown(self, kind: str) -> str:
+        versions: Mapping[str, Version] = getattr(self, kind)
+        found = ((name, versions[name]) for name in versions)
+        rows = ((name, v.id, v.time, v.message) for name, v in found)
+        return _notebook.table(kind.title(), ("name", "version", "committed", "message"), rows)
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,12 +17,24 @@ from pagestore import kernel
 from pagestore.diff import moved_pages, page_count
 from pagestore.direct import Direct
 from pagestore.engine import Engine
-from pagestore.errors import ClosedError, CorruptionError, InvalidError, NotFoundError
+from pagestore.errors import (
+    ClosedError,
+    CorruptionError,
+    InvalidError,
+    NotFoundError,
+    PagestoreError,
+)
 from pagestore.format import Extents, IntArray, RegionRecord, VersionRecord
-from pagestore.history import Region, Version
+from pagestore.history import Region, Version, region_table
+from pagestore.later import Later
 from pagestore.pagetable import extents, lookup
 from pagestore.pins import Pin
 from pagestore.wiring import Anchor, Wiring
+
+if TYPE_CHECKING:
+    from pagestore import notebook as _notebook
+else:
+    _notebook = Later("pagestore.notebook")
 
 
 class View(Mapping[str, Any]):
@@ -78,6 +90,12 @@ class View(Mapping[str, Any]):
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"version {self._record.id}"
         return f"<{type(self).__name__} of {self._engine.path}, {state}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            return _notebook.line(repr(self)) + region_table(self.regions)
+        except PagestoreError:  # closed
+            return _notebook.line(repr(self))
 
     # -------------------------------------------------------------------------------- public
 

@@ -20,7 +20,7 @@ from pagestore import kernel
 from tests.shrunk import shrunk
 from tools.crash.stage import Stage, stage
 
-pytest.register_assert_rewrite("tests.model", "tests.machine")
+pytest.register_assert_rewrite("tests.browser", "tests.machine", "tests.model")
 
 _COMMON: dict[str, Any] = {
     "deadline": None,

@@ -24,6 +24,7 @@ RARE = {
             "freed",
             "layout",
             "lineage",
+            "notebook",
             "sharing",
             "stats",
             "stranger",

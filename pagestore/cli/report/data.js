@@ -77,13 +77,22 @@ for (let i = 0; i < COUNT; i++) {
   if (V.regions[i]) for (const r of regionsOf(i)) mostCells[r.place] = Math.max(mostCells[r.place], r.cells);
 }
 
+// A function of a version and a region that keeps its last results.
+function remembered(find) {
+  const known = new Map();
+  return (version, place) => {
+    const key = `${version} ${place}`;
+    if (!known.has(key)) {
+      if (known.size >= 8) known.delete(known.keys().next().value);
+      known.set(key, find(version, place));
+    }
+    return known.get(key);
+  };
+}
+
 // What a version shows of a region: for each cell the version that wrote it last, and the first
 // one that had these contents there (NEVER: zeros).
-const shownCache = new Map();
-function shown(version, place) {
-  const key = `${version} ${place}`;
-  const known = shownCache.get(key);
-  if (known) return known;
+const shown = remembered((version, place) => {
   const writer = new Int32Array(mostCells[place]).fill(NEVER);
   const origin = new Int32Array(mostCells[place]).fill(NEVER);
   for (const v of lineOf(version, place)) {
@@ -93,10 +102,8 @@ function shown(version, place) {
     eachRun(part[2], false, (a, b) => { writer.fill(v, a, b); origin.fill(NEVER, a, b); });
     eachRun(part[3], true, (a, b, first) => origin.fill(first, a, b));
   }
-  if (shownCache.size >= 8) shownCache.delete(shownCache.keys().next().value);
-  shownCache.set(key, { writer, origin });
   return { writer, origin };
-}
+});
 
 // What `b` has differently from `a`, as Store.diff says it: by region, in runs of pages.
 function difference(a, b) {
@@ -145,7 +152,7 @@ function differingRuns(one, other) {
 // For each cell that a version shows: how many kept versions have it of the same writer.
 // Every version takes from the writer before it, for the pages that it brought, all of its own
 // descendants: what is left is how many still show the writer's page.
-function sharing(version, place) {
+const sharing = remembered((version, place) => {
   const { writer } = shown(version, place);
   const holders = new Int32Array(writer.length);
   const below = new Int32Array(COUNT); // versions from here on that have the region
@@ -183,7 +190,7 @@ function sharing(version, place) {
     for (const child of children[v]) if (hasRegion(child, place)) todo.push({ v: child });
   }
   return holders;
-}
+});
 
 // A version by name or id; undefined if there is none.
 function find(text) {

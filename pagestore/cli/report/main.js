@@ -99,7 +99,7 @@ graphCanvas.addEventListener("pointermove", (event) => {
     }
     graphCanvas.style.cursor = v === null ? "grab" : "pointer";
     if (v === null) $("graph-tip").hidden = true;
-    else showTip($("graph-tip"), graphX(v), graphY(v), `${title(v)} #${V.id[v]}`, when(V.time[v]), V.message[v].slice(0, 80), `${size(V.new[v] * PAGE)} new`);
+    else showTip($("graph-tip"), graphX(v), graphY(v), label(v), when(V.time[v]), V.message[v].slice(0, 80), `${size(V.new[v] * PAGE)} new`);
     return;
   }
   const [dx, dy] = [event.clientX - before.clientX, event.clientY - before.clientY];
@@ -160,12 +160,14 @@ $("goto").addEventListener("submit", (event) => {
 // ------------------------------------------------------------------------------------- the map
 
 mapCanvas.addEventListener("pointermove", (event) => {
+  drawMap.now();
   const at = squareAt(event.offsetX, event.offsetY);
   if (at === null) $("map-tip").hidden = true;
   else showTip($("map-tip"), event.offsetX, event.offsetY, ...squareSaid(at));
 });
 mapCanvas.addEventListener("pointerleave", () => ($("map-tip").hidden = true));
 mapCanvas.addEventListener("keydown", (event) => {
+  drawMap.now();
   const to = {
     ArrowLeft: map.cursor - 1, ArrowRight: map.cursor + 1,
     ArrowUp: map.cursor - map.across, ArrowDown: map.cursor + map.across,

@@ -109,7 +109,7 @@ function ageColours(found) {
   return (at) => of.get(found.newest[at]);
 }
 
-const titleAndDay = (v) => `${namesOf(v).length ? `${title(v)} ` : ""}#${V.id[v]}, ${day(V.time[v])}`;
+const titleAndDay = (v) => `${label(v)}, ${day(V.time[v])}`;
 
 function sharingColours(found) {
   let most = 1;
@@ -158,7 +158,7 @@ function squareSaid(at) {
   const writer = found.newest[at];
   if (writer === NEVER) lines.push("zeros");
   else {
-    lines.push(`${step > 1 ? "newest " : ""}since ${title(writer)} (#${V.id[writer]}), ${when(V.time[writer])}`);
+    lines.push(`${step > 1 ? "newest " : ""}since ${label(writer)}, ${when(V.time[writer])}`);
     if (state.colour === "sharing") lines.push(found.fewest[at] > 1 ? `in ${counted(found.fewest[at], "version")}` : "only in this version");
   }
   if (found.changed[at]) lines.push(`differs from ${title(state.b)}`);

@@ -61,6 +61,7 @@ function title(v) {
   const more = rest.length ? ` +${rest.length}` : "";
   return first === undefined ? `#${V.id[v]}` : `${first}${more}`;
 }
+const label = (v) => (namesOf(v).length ? `${title(v)} #${V.id[v]}` : title(v));
 const described = (v) => `version ${V.id[v]}${namesOf(v).map((n) => `, ${n}`).join("")}, ${when(V.time[v])}`;
 
 function pages(start, stop) {
@@ -104,17 +105,18 @@ function surface(canvas, width, height) {
   return context;
 }
 
-// Drawn once a frame, however often it is asked for.
+// Drawn once a frame, however often it is asked for; or at once, if that was not yet.
 function drawn(draw) {
   let waiting = false;
-  return () => {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => {
-      waiting = false;
-      draw();
-    });
+  const now = () => {
+    if (waiting) draw();
+    waiting = false;
   };
+  const soon = () => {
+    if (!waiting) requestAnimationFrame(now);
+    waiting = true;
+  };
+  return Object.assign(soon, { now });
 }
 
 function showTip(tip, x, y, ...lines) {
