@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pagestore.stats import Pinned, Stats
     from pagestore.stranger import examine
     from pagestore.verify import Finding
+    from pagestore.wreck import Remains, remains
 
 # what most programs never use: the modules are imported when it is asked for
 _LATER = {
@@ -43,9 +44,11 @@ _LATER = {
     "PageTable": Later("pagestore.layout"),
     "Pinned": Later("pagestore.stats"),
     "RegionLayout": Later("pagestore.layout"),
+    "Remains": Later("pagestore.wreck"),
     "Stats": Later("pagestore.stats"),
     "Step": Later("pagestore.lineage"),
     "VersionSpace": Later("pagestore.sharing"),
+    "remains": Later("pagestore.wreck"),
     "examine": Later("pagestore.stranger"),
 }
 
@@ -72,6 +75,7 @@ __all__ = [
     "ReadOnlyError",
     "Region",
     "RegionLayout",
+    "Remains",
     "SnapshotView",
     "Stats",
     "Step",
@@ -81,6 +85,7 @@ __all__ = [
     "Workspace",
     "examine",
     "open",
+    "remains",
 ]
 __version__ = "0.1.0"
 

@@ -9,11 +9,12 @@ from attr import frozen
 
 from pagestore.checksums import read_sums
 from pagestore.diff import page_count
+from pagestore.errors import CorruptionError
 from pagestore.format import Extents, IntArray, RegionRecord, SumArray, VersionRecord
 from pagestore.pagetable import Nodes, expand, extents, extents_within
 from pagestore.reclaim import exclusive_pages
 from pagestore.sharing import count
-from pagestore.transaction import Transaction
+from pagestore.transaction import Damage, Transaction
 
 
 @frozen
@@ -92,21 +93,29 @@ class PageTable:
 
 
 def layout(
-    records: Transaction, nodes: Nodes, version: VersionRecord, page_size: int
+    records: Transaction,
+    nodes: Nodes,
+    version: VersionRecord,
+    page_size: int,
+    damaged: Damage | None = None,
 ) -> dict[str, RegionLayout]:
     """How each region of a version lies, by its name."""
-    exclusive = exclusive_pages(records, nodes, version)
-    return {
-        name: RegionLayout(
-            name,
-            page_count(region, page_size),
-            region.pages,
-            _runs_of(extents(nodes, region.table)),
-            region.pages * page_size,
-            exclusive[name] * page_size,
-        )
-        for name, region in version.regions.items()
-    }
+    found = {}
+    for name, region in version.regions.items():
+        try:
+            found[name] = RegionLayout(
+                name,
+                page_count(region, page_size),
+                region.pages,
+                _runs_of(extents(nodes, region.table)),
+                region.pages * page_size,
+                exclusive_pages(records, nodes, version, region) * page_size,
+            )
+        except CorruptionError as e:
+            if damaged is None:
+                raise
+            damaged(CorruptionError(f"version {version.id}, region {name!r}: {e}"))
+    return found
 
 
 def page_table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -10,7 +10,13 @@ from pagestore import diff as _diff
 from pagestore import history as _history
 from pagestore.diff import Change
 from pagestore.engine import Engine
-from pagestore.errors import ClosedError, InvalidError, NotFoundError, PagestoreError
+from pagestore.errors import (
+    ClosedError,
+    CorruptionError,
+    InvalidError,
+    NotFoundError,
+    PagestoreError,
+)
 from pagestore.format import BRANCH, SNAPSHOT, VersionId, check_name
 from pagestore.history import Version
 from pagestore.later import Later
@@ -143,9 +149,8 @@ class Reader:
             Takes what is wrong with records that cannot be read; their versions or names are then
             left out. Otherwise the first one raises `CorruptionError`.
         """
-        tell = None if damaged is None else lambda e: damaged.append(str(e))
         with self._engine.read() as (records, _):
-            return _history.versions(records, newest, tell)
+            return _history.versions(records, newest, _told(damaged))
 
     def log(self, ref: Ref = "main") -> Iterator[Version]:
         """Yield a version and its kept ancestors, newest first."""
@@ -240,10 +245,18 @@ class Reader:
         with engine.read() as (records, nodes):
             return _freed.freed_by(records, nodes, map(plain, refs), engine.page_size)
 
-    def layout(self, ref: Ref = "main") -> dict[str, RegionLayout]:
+    def layout(
+        self, ref: Ref = "main", *, damaged: list[str] | None = None
+    ) -> dict[str, RegionLayout]:
         """Return how the pages of each region of a version lie, by the region's name.
 
         Costs the extents of its page tables, and what its children changed.
+
+        Parameters
+        ----------
+        ref : Ref
+        damaged : list of str, optional
+            Takes what is wrong with regions that cannot be read, which are then left out.
 
         Raises
         ------
@@ -252,7 +265,8 @@ class Reader:
         """
         engine = self._engine
         with engine.read() as (records, nodes):
-            return _layout.layout(records, nodes, records.resolve(plain(ref)), engine.page_size)
+            version = records.resolve(plain(ref))
+            return _layout.layout(records, nodes, version, engine.page_size, _told(damaged))
 
     def page_table(
         self, ref: Ref, region: str, start: int = 0, stop: int | None = None, *,
@@ -286,6 +300,11 @@ class Reader:
             return _layout.page_table(
                 records, nodes, version, found, start, stop, engine.page_size, sharing=sharing
             )
+
+
+def _told(damaged: list[str] | None) -> Callable[[CorruptionError], object] | None:
+    """What notes damage in the caller's list, if there is one."""
+    return None if damaged is None else lambda e: damaged.append(str(e))
 
 
 def plain(ref: object) -> object:

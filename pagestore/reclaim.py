@@ -31,6 +31,7 @@ from pagestore.format import (
     IntArray,
     NodeId,
     NodeRef,
+    RegionRecord,
     Table,
     VersionId,
     VersionRecord,
@@ -221,15 +222,13 @@ def would_free(
     return list(going), _each_once(slots)
 
 
-def exclusive_pages(records: Transaction, nodes: Nodes, version: VersionRecord) -> dict[str, int]:
-    """How many pages of each region no other kept version refers to."""
+def exclusive_pages(
+    records: Transaction, nodes: Nodes, version: VersionRecord, region: RegionRecord
+) -> int:
+    """How many pages of a region of a version no other kept version refers to."""
     children = [records.version(c) for c in records.children(version.id)]
-    return {
-        name: sum(
-            int(extents.length.sum())
-            for extents in exclusive(
-                nodes, region.table, tables_of(children, region.id), version.parent
-            )
-        )
-        for name, region in version.regions.items()
-    }
+    others = tables_of(children, region.id)
+    return sum(
+        int(extents.length.sum())
+        for extents in exclusive(nodes, region.table, others, version.parent)
+    )

@@ -6,9 +6,10 @@ what its place says leads it into memory that is not the file's. Does not know w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -144,3 +145,97 @@ def _read(file: BinaryIO, at: int, count: int) -> bytes:
     if len(raw) != count:
         raise ValueError(f"the file ends within {count} bytes from byte {at} on")
     return raw
+
+
+# ------------------------------------------------------------------------------ what is left
+
+Damaged = Callable[[str], object]
+_UNREADABLE = (ValueError, IndexError, OverflowError, OSError, struct.error)
+
+
+def remnants(path: str, damaged: Damaged) -> Iterator[tuple[bytes, bytes]]:
+    """Yield keys and values of a file that LMDB had better not open, as far as it can be followed.
+
+    `damaged` is told what cannot. Where that is anything, the pages that the tree does not lead to
+    are read too, also those that were given up: a key may then come again, or be an old one.
+    """
+    with open(path, "rb") as file:
+        met: set[int] = set()
+        wrong: list[str] = []
+        page_size, root = _root(file, wrong)
+        yield from _followed(file, page_size, root, met, wrong)
+        for what in wrong:
+            damaged(f"{path}: {what}")
+        if wrong:
+            damaged(f"{path}: what is shown of it may be of an earlier time")
+            yield from _swept(file, page_size, met)
+
+
+def _root(file: BinaryIO, wrong: list[str]) -> tuple[int, list[int]]:
+    """Size of a page, and the root of the newest tree of records."""
+    try:
+        newest = max(_metas(file), key=lambda m: m.transaction)
+    except (ValueError, struct.error) as e:
+        wrong.append(str(e))
+        return SMALLEST, []
+    return newest.page_size, [newest.trees[1].root]
+
+
+def _followed(
+    file: BinaryIO, page_size: int, todo: list[int], met: set[int], wrong: list[str]
+) -> Iterator[tuple[bytes, bytes]]:
+    """What the pages of a tree hold, those that are sound and only once."""
+    while todo:
+        number = todo.pop()
+        try:
+            if number in met:
+                raise ValueError(f"page {number} stands in two places")
+            met.add(number)
+            page, nodes = _sound_page(file, number, page_size)
+            if _u16(page, 10) == LEAF:
+                yield from _entries(file, page, nodes, page_size)
+            else:
+                todo += _children(page, nodes).tolist()[::-1]
+        except _UNREADABLE as e:
+            wrong.append(str(e))
+
+
+def _swept(file: BinaryIO, page_size: int, met: set[int]) -> Iterator[tuple[bytes, bytes]]:
+    """What all pages hold that look like a leaf."""
+    for number in range(2, os.fstat(file.fileno()).st_size // page_size):
+        with contextlib.suppress(*_UNREADABLE):
+            if number not in met:
+                page, nodes = _sound_page(file, number, page_size)
+                if _u16(page, 10) == LEAF:
+                    yield from _entries(file, page, nodes, page_size)
+
+
+def _sound_page(file: BinaryIO, number: int, page_size: int) -> tuple[Any, Any]:
+    """A page that says it is what its place says, and where its nodes are."""
+    page = np.frombuffer(_read(file, number * page_size, page_size), "u1")
+    lower = int(_u16(page, 12))
+    if (
+        int.from_bytes(page[:8].tobytes(), "little") != number
+        or _u16(page, 10) not in (BRANCH, LEAF)
+        or not HEADER <= lower <= page_size
+        or lower % 2
+    ):
+        raise ValueError(f"page {number} is damaged")
+    nodes = page[HEADER:lower].view("<u2").astype(np.int64)
+    if (nodes > page_size - 8).any():
+        raise ValueError(f"page {number} is damaged: a node leads out of it")
+    return page, nodes
+
+
+def _entries(
+    file: BinaryIO, page: Any, nodes: Any, page_size: int
+) -> Iterator[tuple[bytes, bytes]]:
+    raw = page.tobytes()
+    for at in nodes.tolist():
+        low, high, flags, key_size = struct.unpack_from("<HHHH", raw, at)
+        size, start = low | high << 16, at + 8 + key_size
+        value = raw[start : start + size]
+        if flags & BIG:
+            first = int.from_bytes(raw[start : start + 8], "little")
+            value = _read(file, first * page_size + HEADER, size)
+        yield raw[at + 8 : start], value

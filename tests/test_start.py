@@ -26,9 +26,11 @@ RARE = {
             "lineage",
             "notebook",
             "sharing",
+            "lockers",
             "stats",
             "stranger",
             "verify",
+            "wreck",
         )
     ),
 }

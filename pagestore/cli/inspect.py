@@ -86,14 +86,14 @@ def inspect(
         if range_ is not None:
             raise click.UsageError("--range goes with --table, --map or --dump")
         if ref is None:
-            sound = show_store(store_path, number, as_json)
-            if not sound:
+            if not show_store(store_path, number, as_json):
                 raise Quiet(FOUND)
             return
     with open_store(store_path, "r") as store:
         version = look_up(store, ref or "main", store.version)
         if region is None:
-            show_version(store, version, as_json)
+            if not show_version(store, version, as_json):
+                raise Quiet(FOUND)
             return
         found = region_of(version, region)
         if table:

@@ -1,12 +1,13 @@
 """The screen of ``pagestore inspect STORE``: the store as a whole, as far as it can be read."""
 
+import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from attrs import asdict, field, frozen
+from attrs import asdict, define, field, frozen
 
 import pagestore
 from pagestore.cli import as_json
@@ -27,9 +28,8 @@ from pagestore.cli.refs import open_store
 from pagestore.cli.screen import Screen
 
 _ONCE = (None, None)  # a head's name and version stand on its first line only
+MOST = 12  # warnings, pins and damages on a screen
 HEADS = 8  # branches whose layout is shown: it costs what each holds
-
-Found = TypeVar("Found")
 
 
 @frozen
@@ -41,24 +41,25 @@ class Head:
     layout: Mapping[str, pagestore.RegionLayout]
 
 
-@frozen
+@define
 class Overview:
-    """What could be read of a store; what could not is None or missing, and in `damage`."""
+    """What could be read of a store; `damage` says what could not."""
 
     path: Path
     stats: pagestore.Stats | None = None
+    remains: pagestore.Remains | None = None
+    """If the store cannot be opened."""
     heads: list[Head] = field(factory=list)
     newest: list[pagestore.Version] = field(factory=list)
     damage: list[str] = field(factory=list)
 
-    def try_to(self, look: Callable[[], Found]) -> Found | None:
-        """Return what a look finds, or note why it finds nothing."""
-        try:
-            return look()
-        except pagestore.CorruptionError as error:
-            if said(error) not in self.damage:
-                self.damage.append(said(error))
-            return None
+    def facts(self) -> dict[str, Any]:
+        """What is known of the store as a whole."""
+        if self.stats is not None:
+            return asdict(self.stats, recurse=False)
+        known = asdict(self.remains, recurse=False) if self.remains else {}
+        left = {name: known.get(name) for name in ("store_id", "created", "page_size")}
+        return {name: value for name, value in left.items() if value is not None}
 
 
 def show_store(path: Path, number: int, json: bool) -> bool:
@@ -75,40 +76,32 @@ def show_store(path: Path, number: int, json: bool) -> bool:
 
 
 def _look(path: Path, number: int) -> Overview:
-    damage: list[str] = []
+    found = Overview(path)
     try:
-        store = open_store(path, "r")
-    except pagestore.CorruptionError as error:
-        return Overview(path, damage=[said(error)])
-    with store:
-        newest = store.versions(number, damaged=damage)
-        found = Overview(path, newest=newest, damage=list(dict.fromkeys(damage)))
-        heads = [
-            head
-            for branch in _first(store.branches, HEADS, found)
-            if (head := found.try_to(lambda branch=branch: _head(store, branch)))  # type: ignore[misc]
-        ]
-        return Overview(path, found.try_to(store.stats), heads, newest, found.damage)
+        with open_store(path, "r") as store:
+            found.newest = store.versions(number, damaged=found.damage)
+            for look in (_look_at_whole, _look_at_heads):
+                try:
+                    look(store, found)
+                except pagestore.CorruptionError as error:
+                    found.damage.append(said(error))
+    except (pagestore.CorruptionError, pagestore.FormatError) as error:
+        found.remains = pagestore.remains(path)
+        found.newest = list(found.remains.versions[-number:]) if number else []
+        found.damage = [said(error), *found.remains.damage]
+    found.damage = list(dict.fromkeys(found.damage))
+    return found
 
 
-def _first(names: Mapping[str, Any], most: int, found: Overview) -> list[str]:
-    """The first names, `main` before all others."""
-
-    def look() -> list[str]:
-        chosen = ["main"]
-        for name in names:
-            if len(chosen) == most:
-                break
-            if name != "main":
-                chosen.append(name)
-        return chosen
-
-    return found.try_to(look) or []
+def _look_at_whole(store: pagestore.Store, found: Overview) -> None:
+    found.stats = store.stats()
 
 
-def _head(store: pagestore.Store, branch: str) -> Head:
-    version = store.branches[branch]
-    return Head(branch, version, store.layout(version))
+def _look_at_heads(store: pagestore.Store, found: Overview) -> None:
+    others = (name for name in store.branches if name != "main")
+    for branch in itertools.chain(["main"], itertools.islice(others, HEADS - 1)):
+        version = store.branches[branch]
+        found.heads.append(Head(branch, version, store.layout(version, damaged=found.damage)))
 
 
 # ------------------------------------------------------------------------------- for programs
@@ -118,7 +111,7 @@ def _object(found: Overview) -> dict[str, Any]:
     return {
         "type": "store",
         "path": str(found.path),
-        **(asdict(found.stats, recurse=False) if found.stats else {}),
+        **found.facts(),
         "heads": [
             {
                 "branch": head.branch,
@@ -133,12 +126,11 @@ def _object(found: Overview) -> dict[str, Any]:
 
 
 def _rows(found: Overview) -> Iterator[tuple[Cell, ...]]:
-    if found.stats:
-        for name, value in asdict(found.stats, recurse=False).items():
-            if name not in ("pins", "warnings"):
-                yield "store", name, value
-        for pin in found.stats.pins:
-            yield "pin", pin.version, pin.process, pin.process_started, pin.command
+    for name, value in found.facts().items():
+        if name not in ("pins", "warnings"):
+            yield "store", name, value
+    for pin in found.stats.pins if found.stats else ():
+        yield "pin", pin.version, pin.process, pin.process_started, pin.command
     for head in found.heads:
         for part in head.layout.values():
             yield "head", head.branch, head.version.id, *layout_row(head.version, part)
@@ -159,6 +151,8 @@ def _show(found: Overview, screen: Screen) -> None:
     screen.say((printable(str(found.path)), "bold"))
     if found.stats:
         _show_stats(found.stats, screen)
+    if found.remains:
+        _show_remains(found.remains, screen)
     if found.heads:
         _show_heads(found, screen)
     if found.stats and found.stats.pins:
@@ -172,8 +166,10 @@ def _show(found: Overview, screen: Screen) -> None:
     ):
         if texts:
             screen.heading(what)
-            for text in texts:
+            for text in texts[:MOST]:
                 screen.say((printable(text), style), wrap=True)
+            if len(texts) > MOST:
+                screen.say((f"… {len(texts) - MOST:,} more", "dim"))
 
 
 def _show_stats(stats: pagestore.Stats, screen: Screen) -> None:
@@ -205,6 +201,16 @@ def _show_stats(stats: pagestore.Stats, screen: Screen) -> None:
     )
 
 
+def _show_remains(remains: pagestore.Remains, screen: Screen) -> None:
+    if remains.store_id and remains.created:
+        screen.say(f"id {remains.store_id}, created {for_eyes(remains.created)}")
+    files = [f"{name} {_size(size)}" for name, size in remains.files.items()]
+    screen.say(f"{', '.join(files)}")
+    screen.say(f"{len(remains.versions):,} versions can be read")
+    if remains.newest is not None:
+        screen.say(f"the newest version that the arena saw is {remains.newest:,}")
+
+
 def _show_heads(found: Overview, screen: Screen) -> None:
     more = found.stats.branches - len(found.heads) if found.stats else 0
     screen.heading("heads", f"{more:,} more branches" if more > 0 else "")
@@ -221,12 +227,12 @@ def _show_heads(found: Overview, screen: Screen) -> None:
 
 def _show_pins(pins: tuple[pagestore.Pinned, ...], screen: Screen) -> None:
     screen.heading("pins")
-    for pin in pins[:12]:
+    for pin in pins[:MOST]:
         age = f" for {_age(pin.process_started)}" if pin.process_started else ""
         who = f"process {pin.process}{age}  " if pin.process else "a process that is not told"
         screen.say((f"{pin.version:>8,}", "yellow"), f"  {who}{printable(pin.command)}")
-    if len(pins) > 12:
-        screen.say(f"{len(pins) - 12:,} more", "")
+    if len(pins) > MOST:
+        screen.say((f"… {len(pins) - MOST:,} more", "dim"))
 
 
 def _age(start: datetime) -> str:
