@@ -235,6 +235,15 @@ class Catalog:
         pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(pages * stat["psize"])
 
+    @property
+    def last(self) -> int:
+        """LMDB's number of the newest transaction; none of its records are read."""
+        try:
+            with self._env.begin(buffers=False) as txn:
+                return int(txn.id())
+        except lmdb.Error as e:
+            raise self._translated(e) from e
+
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A consistent look at every record; short-lived (C2)."""

@@ -134,7 +134,7 @@ class Draft:
     def array(self) -> np.ndarray[Any, Any]:
         """Return the region as a writable array; from now on the kernel notes what it writes."""
         wiring = self.wiring
-        if not self._exposed:
+        if not self._exposed and self.region.nbytes:  # an empty array has nothing to write to
             self._watch(0, wiring.pages)
             self._exposed = True
         array: np.ndarray[Any, Any] = wiring.array(

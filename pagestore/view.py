@@ -54,6 +54,7 @@ class View(Mapping[str, Any]):
         self._wirings: dict[str, Wiring] = {}
         self._directs: dict[str, Direct] = {}
         self._closed = False
+        self._seen = -1  # the transaction in which the version was last seen to be a branch's head
 
     # ------------------------------------------------------------------------------- mapping
 
@@ -127,6 +128,23 @@ class View(Mapping[str, Any]):
         start, stop = check_range(self._region(name), offset, size)
         return self._read(name, start, stop) if size else b""
 
+    def peek(self, name: str) -> np.ndarray[Any, Any]:
+        """Return a region as an array that cannot be written to.
+
+        In a workspace it shows what `Workspace.write` does as that happens, and is not searched for
+        changes by a commit. It is valid until the region gets another size.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such region.
+        """
+        region = self._region(name)
+        array: np.ndarray[Any, Any] = self._wiring(name).array(
+            region.dtype, region.shape, writable=False
+        )
+        return array
+
     def prefetch(self, name: str) -> None:
         """Bring a region's pages into memory now, rather than one by one as they are touched.
 
@@ -171,6 +189,16 @@ class View(Mapping[str, Any]):
         self._engine.check_open()
         if self._closed:
             raise ClosedError(f"this view of {self._engine.path} is closed")
+
+    def _at_head(self, branch: str) -> bool:
+        """Whether the version is the branch's head; next to free while nobody commits anything."""
+        self._check()
+        if self._engine.catalog.last != self._seen:
+            with self._engine.read() as (records, _):
+                if records.head(branch) != self._record.id:
+                    return False
+                self._seen = records.id
+        return True
 
     def _regions(self) -> Mapping[str, RegionRecord]:
         self._check()
@@ -248,11 +276,10 @@ class LiveView(View):
             The process may have no more memory or mappings: arrays may show pages of both
             versions until a refresh succeeds.
         """
+        if not self._torn and self._at_head(self.branch):
+            return False
         self._check()
         record, pin = self._engine.pin_branch(self.branch)
-        if record.id == self._record.id and not self._torn:
-            pin.release()
-            return False
         anchor = Anchor(pin)
         if self._torn:
             self._mend()

@@ -203,6 +203,25 @@ class Workspace(View):
             draft.resize(region)
             return draft.array()
 
+    def truncate(self, name: str, size: int) -> None:
+        """Give a region of plain bytes another size, as a file is cut or extended.
+
+        Unlike `resize` it hands out no array: a commit searches nothing for changes.
+
+        Raises
+        ------
+        InvalidError
+            The region is an array, or the size is not one; or as for `resize`.
+        """
+        with self._lock:
+            draft = self._draft(name)
+            region = draft.region
+            if region.dtype != np.uint8 or len(region.shape) != 1:
+                raise InvalidError(f"region {name!r} is an array, not plain bytes: resize it")
+            region = region._replace(shape=_shape((size,)))
+            self._check_size(region)
+            draft.resize(region)
+
     def delete(self, name: str) -> None:
         """Remove a region; arrays that were handed out keep showing what it held.
 
@@ -324,6 +343,12 @@ class Workspace(View):
 
     # ------------------------------------------------------------------ other writers' work
 
+    @property
+    def current(self) -> bool:
+        """Whether the base is the branch's head; next to free while nobody commits anything."""
+        with self._lock:
+            return self._at_head(self.branch)
+
     def refresh(self) -> bool:
         """Move to the branch's head, keeping uncommitted changes.
 
@@ -341,12 +366,10 @@ class Workspace(View):
             commit or roll back first; nothing has moved.
         """
         with self._lock:
-            self._check()
+            if self._at_head(self.branch):
+                return False
             changes = self._changes()
             head, pin = self._engine.pin_branch(self.branch)
-            if head.id == self._record.id:
-                pin.release()
-                return False
             try:
                 with self._engine.read() as (records, nodes):
                     check_conflicts(

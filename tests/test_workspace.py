@@ -274,3 +274,89 @@ def test_growing_beyond_the_reserved_addresses(make_store, monkeypatch):
     new[999 * PAGE] = 2
     ws.commit()
     assert np.array_equal(store.view("main")["x"], new)
+
+
+# ------------------------------------------------------------- bytes, without handing arrays out
+
+
+class Scans:
+    """Counts how often the tracker is asked, and asks it."""
+
+    def __init__(self, tracker):
+        self.tracker, self.count = tracker, 0
+
+    def __getattr__(self, name):
+        return getattr(self.tracker, name)
+
+    def written(self, address, size):
+        self.count += 1
+        return self.tracker.written(address, size)
+
+
+def test_a_file_of_bytes_is_never_searched_for_changes(any_store, monkeypatch):
+    """`create` (of nothing), `truncate`, `write` and `peek` hand out nothing that can be written."""
+    scans = Scans(any_store._shared.tracker)
+    monkeypatch.setattr(any_store._shared, "tracker", scans)
+    ws = any_store.begin()
+    ws.create("f", 0)
+    ws.truncate("f", 3 * PAGE + 5)
+    ws.write("f", PAGE - 1, b"ab")
+    seen = ws.peek("f")
+    assert len(seen) == 3 * PAGE + 5
+    ws.write("f", 3 * PAGE + 4, b"z")
+    assert bytes(seen[PAGE - 1 : PAGE + 1]) == b"ab"
+    assert seen[-1] == ord("z")
+    ws.commit()
+    ws.truncate("f", PAGE)
+    ws.truncate("f", 2 * PAGE)
+    ws.commit()
+    assert scans.count == 0
+    assert ws.read("f", PAGE - 2, 4) == b"\0a\0\0"
+    with any_store.view("main") as view:
+        assert np.array_equal(view.peek("f"), ws.peek("f"))
+    ws["f"][7] = 1  # from now on it is
+    ws.commit()
+    assert scans.count > 0
+    assert any_store.view("main")["f"][7] == 1
+
+
+def test_what_is_peeked_at_cannot_be_written_to(filled):
+    ws, view, live = filled.begin(), filled.view("main"), filled.live()
+    for shown in (ws, view, live):
+        with pytest.raises(ValueError, match="read-only"):
+            shown.peek("x")[0] = 1
+        with pytest.raises(pagestore.NotFoundError):
+            shown.peek("nothing")
+
+
+def test_only_plain_bytes_are_truncated(filled):
+    ws = filled.begin()
+    ws.create("table", (4, 4), "f8")
+    for name, size in (("table", 8), ("x", -1), ("x", "3"), ("x", (3, 4)), ("x", 1 << 60)):
+        with pytest.raises(InvalidError):
+            ws.truncate(name, size)
+    with pytest.raises(pagestore.NotFoundError):
+        ws.truncate("nothing", 8)
+
+
+def test_current_until_somebody_commits(filled):
+    first, second, live = filled.begin(), filled.begin(), filled.live()
+    assert first.current
+    assert not first.refresh()
+    filled.snapshot("another transaction, the same head")
+    assert first.current
+    assert not live.refresh()
+    second.write("x", 0, b"\7")
+    second.commit()
+    assert second.current
+    assert not first.current
+    assert live.refresh()
+    assert not live.refresh()
+    assert first.refresh()
+    assert first.current
+    assert first["x"][0] == live["x"][0] == 7
+    filled.create_branch("b")
+    third = filled.begin("b")
+    filled.delete_branch("b")
+    with pytest.raises(pagestore.NotFoundError):
+        third.current  # noqa: B018
