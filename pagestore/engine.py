@@ -299,9 +299,14 @@ class Engine:
             pin.release()  # the name moved on meanwhile
 
     def close(self) -> None:
-        """Let go of one handle; the last one closes the files."""
+        """Let go of one handle; the last one closes the files.
+
+        A finalizer may call it, in the midst of anything that its thread does.
+        """
         with _registry_lock:
-            _detach(self)
+            _leaving.append(self)
+            if not _attaching:
+                _let_go()
 
     def seal(self) -> None:
         """Note how the catalog's file was left, so that the next to open it can trust it."""
@@ -333,6 +338,11 @@ class Engine:
                 os.close(fd)
 
 
+def _let_go() -> None:
+    while _leaving:
+        _detach(_leaving.pop())
+
+
 def _detach(engine: Engine) -> None:
     engine.handles -= 1
     if engine.handles > 0:
@@ -353,12 +363,15 @@ def _detach(engine: Engine) -> None:
 # ------------------------------------------------------------------------------------- opening
 
 _registry: dict[tuple[int, int], Engine] = {}
-_registry_lock = threading.Lock()
+_registry_lock = threading.RLock()
+_attaching: list[str] = []  # what this thread opens, if it has the lock
+_leaving: list[Engine] = []  # closed by a finalizer that ran meanwhile
 
 
 def _after_fork() -> None:
     global _registry_lock
-    _registry_lock = threading.Lock()
+    _registry_lock = threading.RLock()
+    _attaching.clear()
     for engine in _registry.values():
         engine.catalog.forget()
     _registry.clear()
@@ -404,7 +417,7 @@ def attach(
         status = os.stat(path)
     except OSError as e:
         raise _refused(path, e) from e
-    with _registry_lock:
+    with _registry_lock, _attachment(path):
         key = (status.st_dev, status.st_ino)
         engine = _registry.get(key)
         if engine is None:
@@ -416,6 +429,18 @@ def attach(
             raise ReadOnlyError(f"{path} is not writable: open the store with mode 'r'")
         engine.handles += 1
         return engine
+
+
+@contextlib.contextmanager
+def _attachment(path: str) -> Iterator[None]:
+    """What is closed meanwhile by finalizers of this thread is let go of afterwards."""
+    _attaching.append(path)
+    try:
+        yield
+    finally:
+        _attaching.pop()
+        if not _attaching:
+            _let_go()
 
 
 def _has_content(path: str) -> bool:

@@ -347,3 +347,33 @@ def test_waiting_for_a_pin_holds_no_lock(tmp_path):
     assert not theirs.try_exclusive(5)
     mine.close()
     theirs.close()
+
+
+class Collecting(dict):
+    """A registry at whose look-ups a finalizer closes something."""
+
+    def __init__(self, known, held):
+        super().__init__(known)
+        self.held = held
+
+    def get(self, key):
+        found = super().get(key)
+        while self.held:
+            self.held.pop().close()
+        return found
+
+
+@pytest.mark.parametrize("which", ["another", "the same"])
+def test_a_finalizer_may_close_a_store_while_its_thread_opens_one(path, which):
+    def work():
+        held = [pagestore.open(path if which == "the same" else path.with_name("other"))]
+        with pytest.MonkeyPatch.context() as patch:
+            registry = Collecting(pagestore.engine._registry, held)
+            patch.setattr(pagestore.engine, "_registry", registry)
+            store = pagestore.open(path)
+            assert not held
+            store.snapshot("it works")
+            store.close()
+            assert not registry
+
+    alone(work)
