@@ -123,6 +123,11 @@ class Store(Reader):
             raise ReadOnlyError(f"the store {engine.path} was opened with mode 'r'")
         return engine
 
+    @property
+    def writable(self) -> bool:
+        """Whether this handle may change the store."""
+        return self._writable and self._engine.writable
+
     # --------------------------------------------------------------------------------- views
 
     def begin(self, branch: str = "main") -> Workspace:

@@ -99,6 +99,8 @@ def prose(path: Path) -> str:
 
 @pytest.mark.parametrize("path", [p for p in DOCS if blocks(p, "python")], ids=label)
 def test_examples_run(path, tmp_path, monkeypatch):
+    if "pagestore.sqlite" in text_of(path):
+        pytest.importorskip("apsw")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
     with redirect_stdout(io.StringIO()):

@@ -356,8 +356,8 @@ class Collecting(dict):
         super().__init__(known)
         self.held = held
 
-    def get(self, key):
-        found = super().get(key)
+    def get(self, key, default=None):
+        found = super().get(key, default)
         while self.held:
             self.held.pop().close()
         return found

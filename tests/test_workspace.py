@@ -294,7 +294,7 @@ class Scans:
 
 
 def test_a_file_of_bytes_is_never_searched_for_changes(any_store, monkeypatch):
-    """`create` (of nothing), `truncate`, `write` and `peek` hand out nothing that can be written."""
+    """`create` of nothing, `truncate`, `write` and `peek` hand out nothing to write to."""
     scans = Scans(any_store._shared.tracker)
     monkeypatch.setattr(any_store._shared, "tracker", scans)
     ws = any_store.begin()

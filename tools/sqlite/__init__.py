@@ -1,0 +1,1 @@
+"""Others' tests of SQLite, run on databases in a store."""
