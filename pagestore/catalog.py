@@ -158,6 +158,7 @@ class Catalog:
         self.broken: str | None = None
         self._reserved = 0  # bytes of the file that have blocks
         self._end = 0  # of what LMDB uses, as the transaction under way began
+        self._ended = -1  # the transaction of this process that left it so
         self._under_way: set[object] = set()  # transactions, for `forget`
         self._lock = threading.RLock()
         self._fd = -1
@@ -292,8 +293,9 @@ class Catalog:
         except lmdb.Error as e:
             raise self._translated(e) from e
         try:
-            self._fill_ahead()
             transaction = Transaction(txn, writing=True)
+            number = transaction.id
+            self._fill_ahead(number)
             yield transaction
             transaction.finish()
             self._reserve(transaction.written, spare)
@@ -311,21 +313,23 @@ class Catalog:
             raise BrokenError(f"{self.path}: {self.broken}; reopen the store") from e
         with contextlib.suppress(MemoryError):  # the commit stands, whatever there is no room for
             self._lengthen()
+            self._ended = number
 
     def _lengthen(self) -> None:
         """Let the file hold every page that its meta page counts (see `_missing`)."""
-        promised = (int(self._env.info()["last_pgno"]) + 1) * self._page
+        promised = self._end = (int(self._env.info()["last_pgno"]) + 1) * self._page
         size = os.fstat(self._fd).st_size
         if size < promised:
             with contextlib.suppress(OSError):
                 kernel.allocate(self._fd, size, promised - size)
 
-    def _fill_ahead(self) -> None:
+    def _fill_ahead(self, transaction: int) -> None:
         """Write zeros behind LMDB's last page: what it appends then needs no journal.
 
         Only as a transaction begins: a large one writes pages there before it commits.
         """
-        self._end = (int(self._env.info()["last_pgno"]) + 1) * self._page
+        if self._ended != transaction - 1:
+            self._end = (int(self._env.info()["last_pgno"]) + 1) * self._page
         start, stop = max(self._end, self._reserved), self._end + RESERVE
         if start + RESERVE // 2 < stop:
             with contextlib.suppress(OSError, MemoryError):

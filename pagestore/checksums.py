@@ -49,6 +49,11 @@ def _slots_of(chunks: IntArray) -> IntArray:
     return chunks[:, None] * SUMS_CHUNK + _WITHIN
 
 
+def _chunks_of(slots: IntArray) -> list[int]:
+    """Numbers of the records that have the checksums of some slots, in order."""
+    return sorted(set((slots // SUMS_CHUNK).tolist()))
+
+
 class KnownSums:
     """The checksums that this process has seen, one word a slot.
 
@@ -56,14 +61,14 @@ class KnownSums:
     """
 
     def __init__(self) -> None:
-        self._sums: SumArray = np.zeros(0, np.uint64)
-        self._known = np.zeros(0, np.bool_)
+        self._sums: SumArray = np.zeros(0, "<u8")
+        self._known: set[int] = set()  # chunks
         self._seen = -1
 
     def begin(self, transaction: int) -> None:
         """Forget all unless the last transaction was this process's."""
         if self._seen != transaction - 1:
-            self._known[:] = False
+            self._known.clear()
         self._seen = -1  # an aborted transaction leaves nothing to believe
 
     def committed(self, transaction: int) -> None:
@@ -72,34 +77,29 @@ class KnownSums:
 
     def read(self, records: Records, slots: IntArray) -> SumArray:
         """As `read_sums`, asking the catalog only for what is not known."""
-        self._make_room(slots | (SUMS_CHUNK - 1))
-        unknown = slots[~self._known[slots]]
-        if len(unknown):
-            chunks = sorted_unique(unknown // SUMS_CHUNK)
-            self._note(_slots_of(chunks), _load(records, chunks, missing=False))
+        self._learn(records, _chunks_of(slots), missing=False)
         sums: SumArray = self._sums[slots]
         return sums
 
     def write(self, records: Records, slots: IntArray, sums: SumArray) -> None:
         """Note the checksums of pages that were written to some slots."""
-        chunks = sorted_unique(slots // SUMS_CHUNK)
-        every = _slots_of(chunks)
-        self._make_room(every)
-        unknown = chunks[~self._known[every].all(axis=1)]
-        if len(unknown):
-            self._note(_slots_of(unknown), _load(records, unknown, missing=True))
-        self._note(slots, sums)
-        for number, table in zip(chunks.tolist(), self._sums[every], strict=True):
-            records.put(number_key(SUMS, number), table.astype("<u8", copy=False).tobytes())
-
-    def _note(self, slots: IntArray, sums: SumArray) -> None:
+        chunks = _chunks_of(slots)
+        self._learn(records, chunks, missing=True)
         self._sums[slots] = sums
-        self._known[slots] = True
+        for number in chunks:
+            at = number * SUMS_CHUNK
+            records.put(number_key(SUMS, number), self._sums[at : at + SUMS_CHUNK].tobytes())
 
-    def _make_room(self, slots: IntArray) -> None:
-        short = int(slots.max(initial=-1)) + 1 - len(self._sums)
+    def _learn(self, records: Records, chunks: list[int], *, missing: bool) -> None:
+        unknown = [chunk for chunk in chunks if chunk not in self._known]
+        if unknown:
+            self._make_room((unknown[-1] + 1) * SUMS_CHUNK)
+            numbers = np.array(unknown)
+            self._sums[_slots_of(numbers)] = _load(records, numbers, missing=missing)
+            self._known.update(unknown)
+
+    def _make_room(self, slots: int) -> None:
+        short = slots - len(self._sums)
         if short > 0:
             short += len(self._sums) >> 3
-            longer = np.concatenate((self._sums, np.zeros(short, np.uint64)))
-            self._known = np.concatenate((self._known, np.zeros(short, np.bool_)))
-            self._sums = longer  # not before: without memory for both, neither grows
+            self._sums = np.concatenate((self._sums, np.zeros(short, "<u8")))

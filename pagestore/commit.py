@@ -37,7 +37,8 @@ from pagestore.format import (
     Table,
     VersionId,
     VersionRecord,
-    content_terms,
+    content_hash,
+    content_term,
     number_key,
     page_sum,
     page_sums,
@@ -59,6 +60,7 @@ from pagestore.reclaim import drop_unkept
 
 BATCH_BYTES = 4 << 20
 WORTH_STARTING = 1 << 20  # bytes: less is written by the sync just as soon
+FEW = 16  # pages: up to here whole numbers one by one are faster than arrays
 NO_PAGES: IntArray = np.empty(0, np.int64)
 NO_SUMS: SumArray = np.empty(0, np.uint64)
 
@@ -82,6 +84,15 @@ class Placed(NamedTuple):
     def at(self, pages: IntArray) -> Placed:
         """Those of some of these pages."""
         return self if pages is self.pages else self.take(np.searchsorted(self.pages, pages))
+
+    def weight(self) -> tuple[int, int]:
+        """How many of the pages have a slot, and what those add to the content hash."""
+        if len(self.pages) > FEW:
+            stored = self.take(self.slots != 0)
+            return len(stored.pages), content_hash(stored.pages, stored.sums)
+        rows = zip(self.pages.tolist(), self.slots.tolist(), self.sums.tolist(), strict=True)
+        terms = [content_term(page, checksum) for page, slot, checksum in rows if slot]
+        return len(terms), sum(terms)
 
     def over(self, older: Placed) -> Placed:
         """These pages, and those of `older` that are not among them."""
@@ -134,9 +145,9 @@ class RegionChange(NamedTuple):
 
     def is_change(self, page_size: int) -> bool:
         return (
-            self.base is None
+            len(self.dirty) > 0
+            or self.base is None
             or self.reshaped
-            or len(self.dirty) > 0
             or len(self.flushed.pages) > 0
             or self.kept < page_count(self.base, page_size)
         )
@@ -289,6 +300,8 @@ class _Writer:
     def _before(self, region: RegionRecord, pages: IntArray) -> Placed:
         """Where the region has some pages now (slot 0: zeros), and their checksums."""
         slots, _ = lookup(self._write.nodes, region.table, pages)
+        if slots.all():
+            return Placed(pages, slots, self._write.sums.read(self._write.records, slots))
         sums = np.zeros(len(pages), np.uint64)
         stored = slots != 0
         sums[stored] = self._write.sums.read(self._write.records, slots[stored])
@@ -337,15 +350,13 @@ class _Writer:
 
 def _account(region: RegionRecord, table: Table, lost: Placed, gained: Placed) -> RegionRecord:
     """The region with another table, its page count and content hash brought up to date."""
-    stored = np.concatenate((lost.slots, gained.slots)) != 0
-    terms = content_terms(
-        np.concatenate((lost.pages, gained.pages)), np.concatenate((lost.sums, gained.sums))
+    fewer, less = lost.weight()
+    more, plus = gained.weight()
+    return region._replace(
+        table=table,
+        pages=region.pages + more - fewer,
+        content=(region.content + plus - less) % (1 << 64),
     )
-    terms[~stored] = 0
-    n = len(lost.pages)
-    content = region.content + int(terms[n:].sum()) - int(terms[:n].sum())
-    pages = region.pages + int(stored[n:].sum()) - int(stored[:n].sum())
-    return region._replace(table=table, pages=pages, content=content % (1 << 64))
 
 
 _EMPTY = RegionRecord(RegionId(0), "", np.dtype("u1"), ()).table
@@ -377,7 +388,7 @@ def _store_batch(arena: Arena, write: Write, memory: Pages, before: Placed) -> P
     sums = page_sums(batch.view(np.uint8).data, arena.page_size)
     zero = sums == np.uint64(_zero_sum(arena.page_size))
     same = (sums == before.sums) & (before.slots != 0)
-    if not (zero | same).any():
+    if not np.count_nonzero(zero | same):
         slots = write.take(len(batch))
         write_pages(arena, batch, slots)
         return Placed(before.pages, slots, sums)

@@ -182,10 +182,10 @@ class Draft:
     def collect(self) -> RegionChange:
         """Return what changed since the base, what the kernel saw included."""
         self.note_written()
-        wiring = self._wiring
+        dirty, wiring = self.dirty, self._wiring
         memory: Direct | np.ndarray[Any, Any] = self._direct
-        if wiring is not None and len(self.dirty):
-            if self.dirty[-1] == self.pages - 1:
+        if wiring is not None and len(dirty):
+            if dirty[-1] == self.pages - 1:
                 self._zero(self.region.nbytes, self.pages)
             self._break_whole(wiring)
             memory = wiring.page_array()
@@ -475,9 +475,11 @@ def _store_pages(ranges: kernel.Ranges, ratio: int) -> IntArray:
     """Store pages that ranges of system pages touch, sorted."""
     if not len(ranges):
         return NO_PAGES
-    start, stop = ranges[:, 0] // ratio, -(-ranges[:, 1] // ratio)
+    start, stop = ranges[:, 0], ranges[:, 1]
+    if ratio != 1:
+        start, stop = start // ratio, -(-stop // ratio)
     length = stop - start
-    if length.max() == 1 and ratio == 1:
+    if ratio == 1 and not np.count_nonzero(length != 1):
         return start
     within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
     pages = np.repeat(start, length) + within

@@ -62,7 +62,7 @@ from pagestore.format import (
 )
 from pagestore.pagetable import DenseLeaves, NodeCache, Nodes
 from pagestore.pins import Pin, Pins
-from pagestore.space import Space, slot_runs
+from pagestore.space import Space
 from pagestore.transaction import Transaction
 
 ARENA, CATALOG, PINS, BALLAST = "arena", "catalog", "pins", "ballast"
@@ -104,7 +104,7 @@ class Write:
         """Set slots aside for a transaction that goes on; freed should its process die."""
         number = self.records.new_number()
         self._engine.pins.reserve(number)
-        self.records.put(number_key(RESERVED, number), pack_runs(slot_runs(runs_of(slots))))
+        self.records.put(number_key(RESERVED, number), pack_runs(runs_of(slots).tolist()))
         return number
 
     def release_reservation(self, number: int, used: IntArray | None = None) -> None:
@@ -243,7 +243,7 @@ class Engine:
                 if write.records.written:  # LMDB gives one that wrote nothing no number
                     self.space.committed(transaction)
                     self.sums.committed(transaction)
-                    self._note_head(write.head, write.records.number("next_version"), transaction)
+                    self._note_head(write, transaction)
                 else:
                     self.sums.committed(transaction - 1)
                 write.nodes.committed()
@@ -259,12 +259,14 @@ class Engine:
             records.put_name(SNAPSHOT, name, NameRecord(record.id, time.time_ns(), message))
             return record
 
-    def _note_head(self, made: VersionRecord | None, next_version: int, transaction: int) -> None:
+    def _note_head(self, write: Write, transaction: int) -> None:
+        records, made = write.records, write.head
         if made is not None:
-            version, root = made.id, made.root()
+            version, root = made.id, records.roots[made.id]
         else:
             before = self.arena.read_head()
             version, root = (before.version, before.root) if before else (NO_VERSION, bytes(16))
+        next_version = records.number("next_version")
         self.arena.write_head(HeadCopy(version, next_version, transaction, root))
 
     @functools.cached_property

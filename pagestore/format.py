@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -191,6 +192,7 @@ def page_sums(buffer: memoryview, page_size: int) -> SumArray:
     return np.fromiter((digest(buffer[i : i + page_size]) for i in cuts), np.uint64, len(cuts))
 
 
+_WORD = (1 << 64) - 1
 _ONE, _HALF = np.uint64(1), np.uint64(33)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _MIX_FIRST, _MIX_SECOND = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
@@ -203,6 +205,14 @@ def content_hash(pages: IntArray, sums: SumArray) -> int:
     stored, so moving them leaves it as it was. The mixer is MurmurHash3's 64-bit finaliser.
     """
     return int(content_terms(pages, sums).sum())
+
+
+def content_term(page: int, checksum: int) -> int:
+    """What one page adds to the content hash: as `content_terms`, faster for a few of them."""
+    x = (page * 0x9E3779B97F4A7C15 + 1 ^ checksum) & _WORD
+    x = (x ^ x >> 33) * 0xFF51AFD7ED558CCD & _WORD
+    x = (x ^ x >> 33) * 0xC4CEB9FE1A85EC53 & _WORD
+    return x ^ x >> 33
 
 
 def content_terms(pages: IntArray, sums: SumArray) -> SumArray:
@@ -436,10 +446,11 @@ class VersionRecord(NamedTuple):
             h.update(self.regions[name].identity())
         return h.digest()
 
-    def pack(self) -> bytes:
+    def pack(self, root: bytes | None = None) -> bytes:
+        """The record's bytes; `root` is its root hash, if that is known."""
         message = self.message.encode()
         head = _VERSION.pack(
-            self.id, self.parent, self.time, self.keep, self.root(), len(message),
+            self.id, self.parent, self.time, self.keep, root or self.root(), len(message),
             len(self.regions),
         )  # fmt: skip
         return head + message + b"".join(r.pack() for r in self.regions.values())
@@ -580,9 +591,9 @@ class Extents:
 
     def pack(self) -> bytes:
         """Two 64-bit words an extent: slot and page, birth and length - 1."""
-        words = np.empty((len(self), 2), "<u8")
-        words[:, 0] = (self.slot.astype(np.uint64) << _SHIFT) | self.page.astype(np.uint64)
-        words[:, 1] = (self.birth.astype(np.uint64) << _SHIFT) | (self.length - 1).astype(np.uint64)
+        words = np.empty((len(self), 2), "<i8")  # the bits of 64-bit words without a sign
+        words[:, 0] = self.slot << LEAF_BITS | self.page
+        words[:, 1] = self.birth << LEAF_BITS | self.length - 1
         return words.tobytes()
 
     @classmethod
@@ -638,6 +649,7 @@ def unpack_branch(raw: bytes) -> np.ndarray[Any, Any]:
 SUMS_CHUNK: Final = 128  # slots whose checksums share a record
 FREE_CHUNK: Final = 8192  # slots whose free bits share a record
 RUN = np.dtype([("start", "<u8"), ("length", "<u4")])
+_RUN, _COUNT = struct.Struct("<QI"), struct.Struct("<I")  # one run; how many follow
 
 
 def sorted_unique(numbers: IntArray) -> IntArray:
@@ -651,7 +663,7 @@ def runs_of(slots: IntArray) -> IntArray:
     """Numbers that follow each other by one, in their order, as rows of (start, length)."""
     if not len(slots):
         return np.empty((0, 2), np.int64)
-    cuts = np.flatnonzero(slots[1:] - slots[:-1] != 1) + 1
+    cuts = (slots[1:] - slots[:-1] != 1).nonzero()[0] + 1
     if not len(cuts):
         return np.array([[slots[0], len(slots)]], np.int64)
     starts = np.concatenate(([0], cuts))
@@ -659,9 +671,11 @@ def runs_of(slots: IntArray) -> IntArray:
     return np.stack((slots[starts], stops - starts), axis=1)
 
 
-def pack_runs(*groups: np.ndarray[Any, Any]) -> bytes:
+def pack_runs(*groups: Sequence[Sequence[int]] | np.ndarray[Any, Any]) -> bytes:
     """Groups of (start, length) runs of slots, each behind its count."""
-    return b"".join(struct.pack("<I", len(g)) + g.astype(RUN).tobytes() for g in groups)
+    return b"".join(
+        [_COUNT.pack(len(g)) + b"".join(itertools.starmap(_RUN.pack, g)) for g in groups]
+    )
 
 
 def unpack_runs(raw: bytes, groups: int) -> list[np.ndarray[Any, Any]]:

@@ -68,11 +68,12 @@ def drop_unkept(
     def may_go(version: VersionId) -> bool:
         return engine.pins.try_exclusive(version, mine=int(version == leaving))
 
-    going, heirs, staying = _unkept(records, {*touched, *unkept(records)}, may_go)
+    noted = {*unkept(records)}
+    going, heirs, staying = _unkept(records, {*touched, *noted}, may_go)
     for version, pinned in staying.items():
         if pinned:
             records.put(number_key(UNKEPT, version), b"")
-        else:
+        elif version in noted:
             records.delete(number_key(UNKEPT, version))
     slots: list[IntArray] = []
     dead: list[NodeId] = []

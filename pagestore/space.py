@@ -27,7 +27,6 @@ from pagestore.format import (
     FREE,
     FREE_CHUNK,
     MAX_SLOTS,
-    RUN,
     SPACE_LOG,
     IntArray,
     Records,
@@ -111,6 +110,8 @@ class Space:
             self._taken.append((start, used))
             parts.append(np.arange(start, start + used))
             count -= used
+        if len(parts) == 1:
+            return parts[0]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _next_run(self, count: int, least: int, grow: Grow, long: bool) -> tuple[int, int]:
@@ -202,8 +203,10 @@ class Space:
         """Write what the transaction took and gave into its records."""
         if not (self._taken or self._given):
             return
-        given: Any = runs_of(sorted_unique(np.concatenate(self._given))) if self._given else ()
-        payload = pack_runs(slot_runs(given), slot_runs(self._taken))
+        given = []
+        if self._given:
+            given = runs_of(sorted_unique(np.concatenate(self._given))).tolist()
+        payload = pack_runs(given, self._taken)
         count = len(given) + len(self._taken)
         if len(self._log) >= LOG_RECORDS or self._logged + count > LOG_RUNS:
             self._fold(records)
@@ -260,15 +263,6 @@ def _mark(free: np.ndarray[Any, Any], runs: np.ndarray[Any, Any], slots: int, va
         if start + length > slots or left < 0:
             raise CorruptionError("a list of free slots leads outside the arena, or has one twice")
         free[start : start + length] = value
-
-
-def slot_runs(runs: Any) -> np.ndarray[Any, Any]:
-    """Rows of (start, length) as they are stored."""
-    array = np.empty(len(runs), RUN)
-    if len(runs):
-        columns = np.asarray(runs, np.int64)
-        array["start"], array["length"] = columns[:, 0], columns[:, 1]
-    return array
 
 
 def load(records: Records, slots: int) -> tuple[np.ndarray[Any, Any], list[int], int]:

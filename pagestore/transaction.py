@@ -79,6 +79,9 @@ class Transaction:
             )
         self._sum = self.meta.records
         self._unwritten: dict[VersionId, VersionRecord] = {}  # until `finish`: they change again
+        self.roots: dict[VersionId, bytes] = {}  # of versions that were written
+        self._names: dict[bytes, NameRecord | None] = {}  # as the transaction has them
+        self._first_new = self._meta.next_version  # from here on versions are of this transaction
 
     @property
     def id(self) -> int:
@@ -212,7 +215,8 @@ class Transaction:
 
     def _write_versions(self) -> None:
         for record in self._unwritten.values():
-            raw = record.pack()
+            root = self.roots[record.id] = record.root()
+            raw = record.pack(root)
             _remember(raw, record)
             self.put(number_key(VERSION, record.id), raw)
         self._unwritten.clear()
@@ -301,10 +305,13 @@ class Transaction:
 
     def name(self, kind: bytes, name: str) -> NameRecord | None:
         try:
-            raw = self.get(name_key(kind, name)) if len(name) <= MAX_NAME else None
+            key = name_key(kind, name)
         except UnicodeEncodeError:
             return None
-        return None if raw is None else NameRecord.unpack(raw)
+        if key not in self._names:
+            raw = self.get(key) if len(name) <= MAX_NAME else None
+            self._names[key] = None if raw is None else NameRecord.unpack(raw)
+        return self._names[key]
 
     def head(self, branch: str) -> VersionId:
         """The newest version of a branch."""
@@ -317,19 +324,23 @@ class Transaction:
 
     def put_name(self, kind: bytes, name: str, record: NameRecord) -> VersionId:
         """Let a name stand for a version; return what it stood for (0: nothing)."""
-        old = self.name(kind, name)
+        old, key = self.name(kind, name), name_key(kind, name)
         if old is not None:
             self.delete(named_key(old.version, kind, name))
-        self.put(name_key(kind, name), record.pack())
+        self.put(key, record.pack())
+        self._names[key] = record
         self.put(named_key(record.version, kind, name), b"")
-        self.delete(number_key(UNKEPT, record.version))
+        if record.version < self._first_new:
+            self.delete(number_key(UNKEPT, record.version))
         return old.version if old else NO_VERSION
 
     def remove_name(self, kind: bytes, name: str) -> VersionId:
         old = self.name(kind, name)
         if old is None:
             raise NotFoundError(f"there is no {_KINDS[kind]} {name!r}")
-        self.delete(name_key(kind, name))
+        key = name_key(kind, name)
+        self.delete(key)
+        self._names[key] = None
         self.delete(named_key(old.version, kind, name))
         return old.version
 

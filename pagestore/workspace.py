@@ -335,7 +335,8 @@ class Workspace(View):
         for name, region in record.regions.items():
             draft = self._drafts.get(name)
             if draft is not None and draft.region.id == region.id:
-                draft.adopt(region, self._anchor)
+                if draft.base is not region:
+                    draft.adopt(region, self._anchor)
                 continue
             if draft is not None:
                 draft.retire(old.id)

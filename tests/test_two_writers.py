@@ -43,9 +43,9 @@ def test_a_commit_of_nothing_forgets_no_checksums(make_store):
         ws.create("a", 64 * 4096)[:] = 1
         ws.commit()
         known = store._shared.sums
-        before = int(known._known.sum())
+        before = len(known._known)
         ws["a"][:] = 1  # the same bytes: no version is made
         version = ws.commit()
         ws["a"][0] = 2
         assert ws.commit().id > version.id
-        assert int(known._known.sum()) >= before >= 64
+        assert len(known._known) >= before >= 1

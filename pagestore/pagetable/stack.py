@@ -29,8 +29,7 @@ def flatten(stack: Sequence[Extents], *, keep_zeros: bool = False) -> Extents:
         if over is not None:
             flat, stack = over, []
     if len(stack) <= 1:
-        zero = flat.slot == 0
-        return flat if keep_zeros or not zero.any() else flat.take(~zero)
+        return flat if keep_zeros or flat.slot.all() else flat.take(flat.slot != 0)
     edges = edges_of(stack)
     start, length = edges[:-1], np.diff(edges)
     slot, birth, known = resolve(stack, start)
@@ -47,9 +46,9 @@ def _over(top: Extents, low: Extents) -> Extents | None:
     first = (top.page + top.length).searchsorted(low.page, "right")
     covered = top.page.searchsorted(end, "left") > first
     cut = covered & (low.length > 1)
-    if cut.any() or top.birth.min() <= low.birth.max():
+    if np.count_nonzero(cut) or top.birth.min() <= low.birth.max():
         return None
-    if covered.any():
+    if np.count_nonzero(covered):
         low = low.take(~covered)
     both = Extents.join((top, low))
     return both.take(both.page.argsort(kind="stable"))
@@ -108,8 +107,12 @@ def join_up(e: Extents) -> Extents:
     """Join neighbours that continue each other in pages, slots and birth."""
     if len(e) < 2:
         return e
-    end, zero = e.page + e.length, e.slot == 0
-    follows = (end[:-1] == e.page[1:]) & (e.birth[:-1] == e.birth[1:])
+    end = e.page + e.length
+    follows = end[:-1] == e.page[1:]
+    if not np.count_nonzero(follows):
+        return e
+    zero = e.slot == 0
+    follows &= e.birth[:-1] == e.birth[1:]
     follows &= np.where(
         zero[:-1], zero[1:], ~zero[1:] & (e.slot[:-1] + e.length[:-1] == e.slot[1:])
     )

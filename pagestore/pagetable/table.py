@@ -78,12 +78,12 @@ def extents(nodes: Nodes, table: Table, wanted: IntArray | None = None) -> Exten
 
 def lookup(nodes: Nodes, table: Table, pages: IntArray) -> tuple[IntArray, IntArray]:
     """Slot (0: zeros) and birth of each of some sorted pages."""
+    if table.root is not None and table.height == 0 and len(pages):
+        return nodes.locate(table.root.node, pages, paint=True)
     slot = np.zeros(len(pages), np.int64)
     birth = np.zeros(len(pages), np.int64)
     if table.root is None or not len(pages):
         return slot, birth
-    if table.height == 0:
-        return nodes.locate(table.root.node, pages, paint=True)
     for base, node in leaves(nodes, table, sorted_unique(pages >> LEAF_BITS)):
         a, b = np.searchsorted(pages, (base, base + LEAF_SPAN))
         slot[a:b], birth[a:b] = nodes.locate(node, pages[a:b] - base, paint=True)
@@ -140,8 +140,8 @@ def _update(
     nodes: Nodes, ref: NodeRef | None, height: int, index: int, new: Extents, version: VersionId
 ) -> NodeRef:
     if height == 0:
-        base = index << LEAF_BITS
-        new = Extents(new.page - base, new.length, new.slot, new.birth)
+        if index:
+            new = Extents(new.page - (index << LEAF_BITS), new.length, new.slot, new.birth)
         old = nodes.leaf(ref.node) if ref else Leaf(Extents.empty(), np.empty(0, RUN_REF))
         node = nodes.write(_push(nodes, old, new, version))
         if ref:
