@@ -59,7 +59,6 @@ from pagestore.pins import Pin
 from pagestore.reclaim import drop_unkept
 
 BATCH_BYTES = 4 << 20
-WORTH_STARTING = 1 << 20  # bytes: less is written by the sync just as soon
 FEW = 16  # pages: up to here whole numbers one by one are faster than arrays
 NO_PAGES: IntArray = np.empty(0, np.int64)
 NO_SUMS: SumArray = np.empty(0, np.uint64)
@@ -334,9 +333,9 @@ class _Writer:
         return _account(region, table, before, found)
 
     def finish(self) -> None:
-        """Make the pages durable, and note their checksums (M2)."""
+        """Note the checksums of the pages, which the end of the write makes durable (M2)."""
         if self._placed:
-            self._arena.sync()
+            self._write.unsynced = True
             slots = np.concatenate([p.slots for p in self._placed])
             self._write.sums.write(
                 self._write.records, slots, np.concatenate([p.sums for p in self._placed])
@@ -413,7 +412,7 @@ def write_pages(arena: Arena, batch: np.ndarray[Any, Any], slots: IntArray) -> N
         size = count * arena.page_size
         arena.write(start, data[at : at + size])
         at += size
-    if at >= WORTH_STARTING:
+    if at:
         arena.start_writing()
 
 

@@ -81,6 +81,7 @@ class Write:
         self.sums = engine.sums
         self.sums.begin(records.id)
         self.head: VersionRecord | None = None  # the version it makes, if any
+        self.unsynced = False  # pages were written that it refers to
         self._space: Space | None = None
 
     @property
@@ -124,9 +125,12 @@ class Write:
             self._space.save(self.records, self.records.new_number)
             slots = self._space.slots
             if slots > self.records.number("slots"):
-                if slots > self._engine.arena.durable:
-                    self._engine.arena.sync()  # no slot is counted that a crash could cut off (I2)
+                # no slot is counted that a crash could cut off (I2)
+                self.unsynced |= slots > self._engine.arena.durable
                 self.records.change_meta(slots=slots)
+        self.records.write_versions()
+        if self.unsynced:  # last: meanwhile the disk writes what was given to it
+            self._engine.arena.sync()
 
 
 class Engine:
@@ -250,14 +254,16 @@ class Engine:
             if spare:
                 self._restore_ballast()
 
-    def name_version(self, ref: object, name: str, message: str = "") -> VersionRecord:
-        """Let a new snapshot name stand for a version."""
+    def name_version(
+        self, ref: object, name: str, message: str = ""
+    ) -> tuple[VersionRecord, list[str]]:
+        """Let a new snapshot name stand for a version; return that and all its names."""
         with self.write() as write:
             records = write.records
             record = records.resolve(ref)
             records.check_free(name)
             records.put_name(SNAPSHOT, name, NameRecord(record.id, time.time_ns(), message))
-            return record
+            return record, [known for _, known in records.names_of(record.id)]
 
     def _note_head(self, write: Write, transaction: int) -> None:
         records, made = write.records, write.head

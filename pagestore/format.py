@@ -586,8 +586,12 @@ class Extents:
         parts = list(parts)
         if not parts:
             return cls.empty()
-        columns = zip(*((p.page, p.length, p.slot, p.birth) for p in parts), strict=True)
-        return cls(*(np.concatenate(c) for c in columns))
+        return cls(
+            np.concatenate([part.page for part in parts]),
+            np.concatenate([part.length for part in parts]),
+            np.concatenate([part.slot for part in parts]),
+            np.concatenate([part.birth for part in parts]),
+        )
 
     def pack(self) -> bytes:
         """Two 64-bit words an extent: slot and page, birth and length - 1."""

@@ -395,7 +395,7 @@ def pages(found: Found, address: int) -> Ranges:
     if len(ranges) < 2:
         return ranges
     gaps = ranges[1:, 0] != ranges[:-1, 1]
-    if gaps.all():
+    if np.count_nonzero(gaps) == len(gaps):
         return ranges
     first, last = np.append(True, gaps), np.append(gaps, True)
     return np.stack((ranges[first, 0], ranges[last, 1]), axis=1)

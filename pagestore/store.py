@@ -179,7 +179,8 @@ class Store(Reader):
         """
         check_name(name, "snapshot")
         check_message(message)
-        return self._version(self._for_change().name_version(plain(at), name, message), message)
+        record, names = self._for_change().name_version(plain(at), name, message)
+        return Version.of(record, names, message)
 
     def create_branch(self, name: str, *, at: Ref = "main") -> Version:
         """Start a new line of work at a version; errors as for `snapshot`."""

@@ -115,7 +115,7 @@ class Transaction:
     def scan(self, prefix: bytes, damaged: Damage | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Records whose keys begin with `prefix`, in order."""
         with self._txn.cursor() as cursor:
-            if cursor.set_range(prefix):
+            if cursor.set_range(prefix) and cursor.key().startswith(prefix):
                 for raw, value in cursor:
                     key = bytes(raw)
                     if not key.startswith(prefix):
@@ -131,7 +131,7 @@ class Transaction:
     def has(self, prefix: bytes) -> bool:
         """Whether any key begins with `prefix`."""
         with self._txn.cursor() as cursor:
-            return bool(cursor.set_range(prefix)) and bytes(cursor.key()).startswith(prefix)
+            return bool(cursor.set_range(prefix)) and cursor.key().startswith(prefix)
 
     def count(self, prefix: bytes) -> int:
         """How many keys begin with `prefix`."""
@@ -175,7 +175,7 @@ class Transaction:
 
     def finish(self) -> None:
         """Write what was held back, and have the meta record speak of this transaction (X2)."""
-        self._write_versions()
+        self.write_versions()
         if self.written:
             self.change_meta(transaction=self.id, records=self._sum % (1 << 64))
             value = seal(META, self.meta.pack())
@@ -213,7 +213,8 @@ class Transaction:
     def put_version(self, record: VersionRecord) -> None:
         self._unwritten[record.id] = record
 
-    def _write_versions(self) -> None:
+    def write_versions(self) -> None:
+        """Write what `put_version` held back."""
         for record in self._unwritten.values():
             root = self.roots[record.id] = record.root()
             raw = record.pack(root)
@@ -271,7 +272,7 @@ class Transaction:
 
     def versions(self, damaged: Damage | None = None) -> Iterator[VersionRecord]:
         """Every kept version, oldest first."""
-        self._write_versions()
+        self.write_versions()
         for key, raw in self.scan(VERSION, damaged):
             if len(key) == VERSION_KEY_SIZE and (record := _sound(key, raw, damaged)):
                 yield record

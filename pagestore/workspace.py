@@ -289,7 +289,8 @@ class Workspace(View):
                     return Version.of(done.version, names)
             elif name is not None:
                 # nothing to store: the version at hand gets the name, wherever the branch went
-                self._engine.name_version(self._record.id, name, message)
+                _, all_names = self._engine.name_version(self._record.id, name, message)
+                return Version.of(self._record, all_names)
             return self.version
 
     def _changes(self) -> list[RegionChange]:

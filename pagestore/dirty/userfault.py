@@ -100,6 +100,9 @@ class UserfaultTracker:
         )
 
     def _is_armed(self, address: int, nbytes: int) -> bool:
+        stop = self._armed.get(address)
+        if stop is not None and address + nbytes <= stop:
+            return True
         return any(a <= address and address + nbytes <= b for a, b in list(self._armed.items()))
 
     def _arm_new(self, start: int, stop: int) -> None:

@@ -45,10 +45,11 @@ def _over(top: Extents, low: Extents) -> Extents | None:
     end = low.page + low.length
     first = (top.page + top.length).searchsorted(low.page, "right")
     covered = top.page.searchsorted(end, "left") > first
-    cut = covered & (low.length > 1)
-    if np.count_nonzero(cut) or top.birth.min() <= low.birth.max():
+    if top.birth.min() <= low.birth.max():
         return None
     if np.count_nonzero(covered):
+        if np.count_nonzero(low.length[covered] > 1):
+            return None
         low = low.take(~covered)
     both = Extents.join((top, low))
     return both.take(both.page.argsort(kind="stable"))
@@ -125,8 +126,9 @@ def join_up(e: Extents) -> Extents:
 
 def singles(pages: IntArray, slots: IntArray, birth: int) -> Extents:
     """Extents for pages written one by one; `pages` sorted."""
-    one = np.ones(len(pages), np.int64)
-    return join_up(Extents(pages, one, slots, np.full(len(pages), birth, np.int64)))
+    columns = np.empty((2, len(pages)), np.int64)
+    columns[0], columns[1] = 1, birth
+    return join_up(Extents(pages, columns[0], slots, columns[1]))
 
 
 def expand(e: Extents) -> Single:

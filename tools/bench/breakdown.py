@@ -52,7 +52,7 @@ STEPS = {
     "pagestore.transaction:Transaction.names_of": "records: names_of",
     "pagestore.transaction:Transaction.children": "records: children",
     "pagestore.transaction:Transaction.version": "records: version (decode)",
-    "pagestore.transaction:Transaction._write_versions": "records: version (encode)",
+    "pagestore.transaction:Transaction.write_versions": "records: version (encode)",
     "pagestore.transaction:Transaction.finish": "records: save meta",
     "pagestore.transaction:Transaction.put_name": "records: put name",
     "pagestore.catalog:Catalog._reserve": "catalog: reserve blocks",
