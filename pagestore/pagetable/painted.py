@@ -53,7 +53,7 @@ class Painted(NamedTuple):
         """Slot (0: zeros) and birth of some sorted pages."""
         if not len(self.slot):
             return np.zeros(len(pages), np.int64), np.zeros(len(pages), np.int64)
-        if pages[-1] < len(self.slot):
+        if len(pages) and pages[-1] < len(self.slot):
             return np.maximum(self.slot[pages], 0), self.birth[pages]
         inside = np.minimum(pages, len(self.slot) - 1)
         slot = np.where(pages < len(self.slot), np.maximum(self.slot[inside], 0), 0)
