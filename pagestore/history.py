@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attr import field, frozen
 
+from pagestore.decoded import Damage
 from pagestore.format import CHILD, RegionRecord, VersionRecord, key_name
 from pagestore.later import Later
-from pagestore.transaction import Damage, Transaction
+from pagestore.transaction import Transaction
 
 if TYPE_CHECKING:
     from pagestore import notebook as _notebook

@@ -8,13 +8,14 @@ import numpy as np
 from attr import frozen
 
 from pagestore.checksums import read_sums
+from pagestore.decoded import Damage
 from pagestore.diff import page_count
 from pagestore.errors import CorruptionError
 from pagestore.format import Extents, IntArray, RegionRecord, SumArray, VersionRecord
 from pagestore.pagetable import Nodes, expand, extents, extents_within
 from pagestore.reclaim import exclusive_pages
 from pagestore.sharing import count
-from pagestore.transaction import Damage, Transaction
+from pagestore.transaction import Transaction
 
 
 @frozen

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import lmdb
 import numpy as np
 
-from pagestore.bounds import check_meta, check_version
+from pagestore import decoded
+from pagestore.bounds import check_meta
+from pagestore.decoded import Damage
 from pagestore.errors import CorruptionError, ExistsError, InvalidError, NotFoundError
 from pagestore.format import (
     BRANCH,
@@ -47,11 +49,7 @@ from pagestore.format import (
     unseal,
 )
 
-DECODED_MOST = 256  # version records
 _BEHIND_VERSIONS = bytes([VERSION[0] + 1])
-
-Damage = Callable[[CorruptionError], object]
-"""Told of a record that is damaged, which is then left out; without one, its error is raised."""
 
 
 @functools.lru_cache(16)
@@ -120,7 +118,7 @@ class Transaction:
                     key = bytes(raw)
                     if not key.startswith(prefix):
                         return
-                    payload = _whole(key, bytes(value), damaged)
+                    payload = decoded.whole(key, bytes(value), damaged)
                     if payload is not None:
                         yield key, payload
 
@@ -205,7 +203,7 @@ class Transaction:
         raw = self.get(number_key(VERSION, version))
         if raw is None:
             raise NotFoundError(f"there is no version {version}: dropped, or never made")
-        record = _version(raw)
+        record = decoded.version(raw)
         if record.id != version:
             raise CorruptionError(f"the record of version {version} says it is {record.id}")
         return record
@@ -218,7 +216,7 @@ class Transaction:
         for record in self._unwritten.values():
             root = self.roots[record.id] = record.root()
             raw = record.pack(root)
-            _remember(raw, record)
+            decoded.remember(raw, record)
             self.put(number_key(VERSION, record.id), raw)
         self._unwritten.clear()
 
@@ -274,7 +272,7 @@ class Transaction:
         """Every kept version, oldest first."""
         self.write_versions()
         for key, raw in self.scan(VERSION, damaged):
-            if len(key) == VERSION_KEY_SIZE and (record := _sound(key, raw, damaged)):
+            if len(key) == VERSION_KEY_SIZE and (record := decoded.version_of(key, raw, damaged)):
                 yield record
 
     def newest(self, count: int, damaged: Damage | None = None) -> list[VersionRecord]:
@@ -288,8 +286,10 @@ class Transaction:
                 if len(found) >= count or key[:1] != VERSION:
                     break
                 if len(key) == VERSION_KEY_SIZE:
-                    payload = _whole(key, bytes(value), damaged)
-                    if payload is not None and (record := _sound(key, payload, damaged)):
+                    payload = decoded.whole(key, bytes(value), damaged)
+                    if payload is not None and (
+                        record := decoded.version_of(key, payload, damaged)
+                    ):
                         found.append(record)
         return found[::-1]
 
@@ -402,49 +402,6 @@ class Transaction:
         if name.isascii() and name.isdigit() and len(name) < 20:
             return self.version(VersionId(int(name)))
         raise NotFoundError(f"there is no snapshot or branch {name!r}")
-
-
-_decoded: dict[bytes, VersionRecord] = {}
-
-
-def _version(raw: bytes) -> VersionRecord:
-    record = _decoded.get(raw)
-    if record is None:
-        record = VersionRecord.unpack(raw)
-        check_version(record)
-        _remember(raw, record)
-    return record
-
-
-def _remember(raw: bytes, record: VersionRecord) -> None:
-    if len(_decoded) >= DECODED_MOST:
-        _decoded.clear()
-    _decoded[raw] = record
-
-
-def _whole(key: bytes, value: bytes, damaged: Damage | None) -> bytes | None:
-    """What a sealed record holds; None where it is damaged and somebody wants to know."""
-    try:
-        return unseal(key, value)
-    except CorruptionError as e:
-        if damaged is None:
-            raise
-        damaged(e)
-        return None
-
-
-def _sound(key: bytes, raw: bytes, damaged: Damage | None) -> VersionRecord | None:
-    """The version of a record, likewise."""
-    try:
-        record = _version(raw)
-        if record.id != split_version_key(key)[0]:
-            raise CorruptionError(f"version {record.id} lies under another's key")
-    except CorruptionError as e:
-        if damaged is None:
-            raise
-        damaged(e)
-        return None
-    return record
 
 
 _KINDS = {SNAPSHOT: "snapshot", BRANCH: "branch"}

@@ -21,6 +21,7 @@ import pagestore
 from pagestore import CorruptionError, NotFoundError
 from pagestore.format import VERSION, number_key
 from tests.conftest import PAGE
+from tests.damage import become, directory_in_memory, in_child
 from tests.histories import delete_all, live, referred, slots_of, steps
 from tests.shrunk import shrunk
 
@@ -315,6 +316,48 @@ def test_who_pins_what(store):
     finally:
         child.communicate("")
     assert store.stats().pins == ()
+
+
+def holder(path):
+    """A process that looks at the head, until it is killed."""
+    script = "import pagestore, sys, time; s = pagestore.open(sys.argv[1], 'r'); w = s.live()\n"
+    script += "w['x']; print('ready', flush=True); time.sleep(600)"
+    command = [sys.executable, "-c", script, str(path)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+def test_a_pin_goes_with_its_process(filled):
+    child = holder(filled.path)
+    assert [pin.process for pin in filled.stats().pins] == [child.pid]
+    child.kill()
+    child.communicate()
+    assert filled.stats().pins == ()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up privileges")
+def test_a_pin_of_somebody_else():
+    """The kernel tells everybody that a byte is locked, but not by whom."""
+    with directory_in_memory() as top:
+        with pagestore.open(top / "s.ps") as store, store.begin() as ws:
+            ws.create("x", PAGE)[:] = 1
+        top.chmod(0o755)
+        for file in (top / "s.ps").iterdir():
+            file.chmod(0o666)
+
+        def look():
+            become(65534)
+            with pagestore.open(top / "s.ps", "r") as store:
+                return str([(pin.version, pin.process, pin.command) for pin in store.stats().pins])
+
+        child = holder(top / "s.ps")
+        try:
+            assert in_child(look) == "[(2, None, '')]"
+        finally:
+            child.kill()
+            child.communicate()
 
 
 def test_a_pin_of_this_process(filled):

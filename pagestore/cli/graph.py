@@ -89,11 +89,13 @@ def drawn(row: Row) -> Iterator[tuple[str, str]]:
 
 def show_graph(versions: Iterable[pagestore.Version], screen: Screen) -> None:
     """Draw versions, newest first, as a graph with branches and names."""
-    for row in rows(versions):
+    shown = list(versions)
+    width = max((len(str(version.id)) for version in shown), default=0)
+    for row in rows(shown):
         parts: list[str | tuple[str, str]] = list(drawn(row))
         version = row.version
         if version is not None:
-            parts += [" ", (str(version.id), "yellow"), "  ", for_eyes(version.time)]
+            parts += [" ", (f"{version.id:>{width}}", "yellow"), "  ", for_eyes(version.time)]
             if version.names:
                 parts += ["  ", (f"({for_eyes(version.names)})", "bold cyan")]
             parts.append(f"  {for_eyes(version.message)}" if version.message else "")

@@ -18,7 +18,7 @@ from pagestore.cli.output import console, counted, human_size, is_terminal, line
 from pagestore.cli.screen import Screen
 
 ROWS = 16
-RAMP = ("blue", "dark_cyan", "green4", "dark_goldenrod", "dark_orange3", "red3")
+RAMP = ("dodger_blue2", "dark_cyan", "green4", "dark_goldenrod", "dark_orange3", "red3")
 SHARED = (1, 2, 3, 5, 9, 65)  # from how many versions on a colour stands for
 FILL = "·░▒▓█"
 CELLS = 1024  # for programs

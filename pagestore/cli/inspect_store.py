@@ -28,7 +28,7 @@ from pagestore.cli.refs import open_store
 from pagestore.cli.screen import Screen
 
 _ONCE = (None, None)  # a head's name and version stand on its first line only
-MOST = 12  # warnings, pins and damages on a screen
+MOST = 12  # regions of a head, pins, warnings and damages on a screen
 HEADS = 8  # branches whose layout is shown: it costs what each holds
 
 
@@ -220,9 +220,12 @@ def _show_heads(found: Overview, screen: Screen) -> None:
         (
             (*(_ONCE if i else (head.branch, head.version.id)), *layout_row(head.version, part))
             for head in found.heads
-            for i, part in enumerate(head.layout.values())
+            for i, part in enumerate(itertools.islice(head.layout.values(), MOST))
         ),
     )
+    hidden = sum(max(0, len(head.layout) - MOST) for head in found.heads)
+    if hidden:
+        screen.say((f"… {hidden:,} more regions", "dim"))
 
 
 def _show_pins(pins: tuple[pagestore.Pinned, ...], screen: Screen) -> None:
