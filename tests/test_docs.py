@@ -215,6 +215,16 @@ def test_pictures_are_well_formed_and_readable_in_the_dark():
         assert "prefers-color-scheme: dark" in path.read_text(), path.name
 
 
+def test_screenshots_are_small_and_there_for_light_and_dark():
+    shots = {path.name: path for path in (ROOT / "docs" / "img").glob("*.png")}
+    assert shots
+    for name, path in shots.items():
+        assert path.read_bytes().startswith(b"\x89PNG"), name
+        assert path.stat().st_size < 200_000, name
+        assert name.replace("light", "dark") in shots
+        assert name.replace("dark", "light") in shots
+
+
 # -------------------------------------------------------------------------------------- tables
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import random
 import re
+import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -22,7 +25,9 @@ from pagestore.cli.report.page import page
 from pagestore.cli.report.returned import origins
 from pagestore.cli.report.runs import cells, decoded, encoded, split
 from tests.conftest import PAGE
+from tests.damage import small_store
 from tests.test_lineage import random_history, shown
+from tools.damage.reseal import load, resealed
 
 NASTY = [
     "</script><script>alert(1)</script>",
@@ -166,8 +171,10 @@ def test_a_region_with_too_many_pages_for_a_browser_is_shown_in_cells(store, mon
     with store.begin() as ws:
         ws.create("a", 100 * PAGE)[:] = 1
         ws.create("b", 16 * PAGE)[:] = 1
+        ws.create("c", 17 * PAGE)[0] = 1
+        ws.create("d", 2**30 * PAGE)
     shifts = {region["name"]: region["shift"] for region in collect(store, [])["regions"]}
-    assert shifts == {"a": 3, "b": 0}
+    assert shifts == {"a": 3, "b": 0, "c": 1, "d": 26}
 
 
 def test_contents_that_returned_are_told_from_those_that_only_collide():
@@ -292,3 +299,84 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(store, monkeypatch, tmp_
     assert "node 9" in what
     assert data["versions"]["snapshots"][-2:] == [["s"], []]
     assert [region["name"] for region in data["regions"]] == ["a", "b"]
+
+
+def test_records_that_lie_end_in_a_page_or_in_one_line(tmp_path):
+    """With right checksums, whatever they say: no traceback, and what is made is whole."""
+    small_store(tmp_path / "s.ps")
+    records = load(tmp_path / "s.ps" / "catalog")
+    made, refused = 0, 0
+    for seed in range(80):
+        try:
+            change = resealed(records, random.Random(seed))
+        except IndexError:  # nothing of that kind is in so small a store
+            continue
+        shutil.copytree(tmp_path / "s.ps", tmp_path / "x.ps")
+        change.write(tmp_path / "x.ps" / "catalog")
+        result = CliRunner().invoke(group, ["report", str(tmp_path / "x.ps"), "-o", "-"])
+        assert result.exit_code in (0, 128), result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        if result.exit_code:
+            assert result.stderr.startswith("fatal: ")
+            refused += 1
+        else:
+            assert data_of(result.stdout_bytes)["versions"]["id"]
+            made += 1
+        shutil.rmtree(tmp_path / "x.ps")
+    assert made > 40
+    assert refused > 1
+
+
+@pytest.mark.parametrize("letter", [b"V", b"N", b"K", b"S", b"B"])
+def test_records_that_were_flipped_are_named(tmp_path, letter):
+    small_store(tmp_path / "s.ps")
+    keys = [key for key in load(tmp_path / "s.ps" / "catalog") if key[:1] == letter]
+    for key in keys:
+        with pagestore.open(tmp_path / "s.ps") as store:
+            with store._shared.write() as write:
+                was = write.records._txn.get(key)
+                write.records._txn.put(key, was[:-1] + bytes([was[-1] ^ 1]))
+                write.records.written += 1
+            damaged = []
+            data = collect(store, damaged)
+            assert data["damaged"], key
+            assert len(data["versions"]["id"]) >= len(store.versions(damaged=[]))
+            with store._shared.write() as write:
+                write.records._txn.put(key, was)
+                write.records.written += 1
+
+
+# -------------------------------------------------------------------------------------- large
+
+
+@pytest.mark.slow
+def test_2000_versions_of_a_gibibyte_take_seconds(make_store, tmp_path):
+    """Each changes 100 pages of 262,144; names, branches, a region that grows."""
+    store = make_store(history="all")
+    chance = np.random.default_rng(8)
+    pages = 1 << 18
+    with store.begin() as ws:
+        large = ws.create("large", (pages, PAGE), "u1")
+        large[::16, 0] = 1
+        ws.create("grows", PAGE)[:] = 1
+        ws.commit("the first")
+        for number in range(1998):
+            large[chance.integers(0, pages, 100), 0] += 1
+            if number % 100 == 0:
+                ws.resize("grows", (number + 2) * PAGE)
+            if number % 9 == 0:
+                ws.snapshot(f"snapshot {number}")
+            else:
+                ws.commit(f"what was done in step {number}")
+            if number % 500 == 100:
+                store.create_branch(f"branch {number}")
+    target = tmp_path / "r.html"
+    start = time.process_time()
+    report(store.path, "-o", target)
+    took = time.process_time() - start
+    print(f"{took:.1f} s of processor time, {target.stat().st_size:,} bytes")
+    assert took < 10
+    assert target.stat().st_size < 5_000_000
+    data = data_of(target.read_bytes())
+    assert len(data["versions"]["id"]) == 2000
+    assert {region["shift"] for region in data["regions"]} == {0}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,7 +16,9 @@ from pagestore.cli.report.page import page as page_of
 from pagestore.cli.report.runs import encoded
 from tests.browser import COUNT_OF, click, go_to, picked, place_of
 from tests.conftest import PAGE
+from tests.damage import small_store
 from tests.test_report import NASTY
+from tools.damage.reseal import load, resealed
 
 pytest_plugins = ["tests.browser"]
 
@@ -237,6 +242,25 @@ def test_an_empty_store(store, show):
     page = show(store)
     assert "no regions" in page.inner_text("#legend")
     assert page.locator("#space tbody tr").count() == 1
+
+
+def test_records_that_lie_do_not_upset_the_page(tmp_path, show):
+    small_store(tmp_path / "s.ps")
+    records, shown = load(tmp_path / "s.ps" / "catalog"), 0
+    for seed in range(16):
+        where = tmp_path / f"{seed}.ps"
+        shutil.copytree(tmp_path / "s.ps", where)
+        with suppress(IndexError, pagestore.PagestoreError):  # there is no such record; no page
+            resealed(records, random.Random(seed)).write(where / "catalog")
+            with pagestore.open(where, "r") as store:
+                page = show(store)
+            page.evaluate(
+                """() => { const r = pagestoreReport;
+                  r.data.versions.id.forEach((_, v) => { r.pick(v); r.pick(0, "b"); }); }"""
+            )
+            page.close()
+            shown += 1
+    assert shown > 6
 
 
 def test_what_is_damaged_is_said_first(history, show):

@@ -11,7 +11,7 @@ Owns the names and meaning of everything in the page's data. Does not know how t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -34,16 +34,17 @@ def collect(store: pagestore.Store, damaged: list[str]) -> Json:
     steps = store.lineage(damaged=damaged)
     index = {step.version.id: i for i, step in enumerate(steps)}
     regions = _Regions(steps, index)
-    shifts = _shifts(steps, regions)
+    shifts = _shifts(steps, regions, store.page_size)
+    branches = _branches(store, damaged)
     return {
         "store": _store(store, index, damaged),
         "regions": [
             {"name": printable(name), "shift": shift}
             for name, shift in zip(regions.names, shifts, strict=True)
         ],
-        "versions": _versions(store, steps, index, regions),
+        "versions": _versions(store, steps, index, regions, branches),
         "brought": list(_brought(steps, regions, shifts)),
-        "layout": list(_layout(store, damaged)),
+        "layout": list(_layout(store, branches, damaged)),
         "damaged": [printable(text) for text in damaged],
     }
 
@@ -80,6 +81,14 @@ def _store(store: pagestore.Store, index: dict[int, int], damaged: list[str]) ->
     }
 
 
+def _branches(store: pagestore.Store, damaged: list[str]) -> set[str]:
+    try:
+        return set(store.branches)
+    except pagestore.CorruptionError as error:
+        damaged.append(f"branches: {error}")
+        return set()
+
+
 def _milliseconds(time: datetime) -> int:
     return round(time.timestamp() * 1000)
 
@@ -104,11 +113,11 @@ def _versions(
     steps: list[pagestore.Step],
     index: dict[int, int],
     regions: _Regions,
+    branches: set[str],
 ) -> Json:
     versions = [step.version for step in steps]
     parents = [index.get(v.parent or 0, -1) for v in versions]
     sizes = Sizes(steps, parents, regions.of)
-    branches = set(store.branches)
     shapes = [_shapes(store, v, regions.of[i], regions) for i, v in enumerate(versions)]
     return {
         "id": [v.id for v in versions],
@@ -154,16 +163,19 @@ def _shapes(
     )
 
 
-def _shifts(steps: list[pagestore.Step], regions: _Regions) -> list[int]:
+def _shifts(steps: list[pagestore.Step], regions: _Regions, page_size: int) -> list[int]:
     """How large a cell is in each region, as a power of two (C3)."""
     parts: list[list[Ints]] = [[] for _ in regions.names]
-    for part in _parts(steps):
-        parts[regions.place[part.region, part.number]].append(part.page)
-    shifts = []
-    for place, of_region in enumerate(parts):
-        last = max((int(pages[-1]) for pages in of_region if len(pages)), default=0)
-        shifts.append(max(0, (last // CELLS_MOST).bit_length()))
-        parts[place] = [cells(pages, shifts[place]) for pages in of_region]
+    longest = [0] * len(regions.names)
+    for step, numbers in zip(steps, regions.of, strict=True):
+        for name, region in step.version.regions.items():
+            place = regions.place[name, numbers[name]]
+            longest[place] = max(longest[place], -(-region.nbytes // page_size))
+        for part in step.brought:
+            parts[regions.place[part.region, part.number]].append(part.page)
+    shifts = [max(0, ((pages - 1) // CELLS_MOST).bit_length()) for pages in longest]
+    for place, shift in enumerate(shifts):
+        parts[place] = [cells(pages, shift) for pages in parts[place]]
     runs = [sum(len(split(pages)[0]) for pages in of_region) for of_region in parts]
     while sum(runs) * BYTES_A_RUN > BUDGET and max(runs) > 2 * len(steps):
         place = runs.index(max(runs))
@@ -171,10 +183,6 @@ def _shifts(steps: list[pagestore.Step], regions: _Regions) -> list[int]:
         parts[place] = [cells(pages, 1) for pages in parts[place]]
         runs[place] = sum(len(split(pages)[0]) for pages in parts[place])
     return shifts
-
-
-def _parts(steps: Iterable[pagestore.Step]) -> Iterator[pagestore.Brought]:
-    return (part for step in steps for part in step.brought)
 
 
 def _brought(
@@ -206,9 +214,9 @@ def _brought(
         yield found
 
 
-def _layout(store: pagestore.Store, damaged: list[str]) -> Iterator[Json]:
+def _layout(store: pagestore.Store, branches: set[str], damaged: list[str]) -> Iterator[Json]:
     """How the pages of each branch's head lie in the arena."""
-    for branch in sorted(store.branches):
+    for branch in sorted(branches):
         try:
             regions = store.layout(branch)
         except pagestore.NotFoundError:  # deleted since

@@ -75,18 +75,35 @@ const drawMap = drawn(() => {
   const height = Math.ceil(found.squares / map.across) * map.edge;
   const c = surface(mapCanvas, mapCanvas.clientWidth, height);
   const paint = state.colour === "age" ? ageColours(found) : sharingColours(found);
-  const gap = map.edge >= 5 ? 1 : 0;
-  const dim = state.b !== null;
-  for (let at = 0; at < found.squares; at++) {
-    const [x, y] = [(at % map.across) * map.edge, Math.floor(at / map.across) * map.edge];
-    const stored = found.newest[at] !== NEVER;
-    c.globalAlpha = dim && !found.changed[at] ? 0.3 : 1;
-    c.fillStyle = found.changed[at] ? colours.b : stored ? paint(at) : colours.zero;
-    c.fillRect(x, y, map.edge - gap, map.edge - gap);
-  }
-  c.globalAlpha = 1;
+  const [card, zero, differs] = ["card", "zero", "b"].map((name) => rgb(colours[name]));
+  const faint = (colour) => colour.map((part, i) => part * 0.3 + card[i] * 0.7);
+  paintSquares(c, (at) => {
+    if (found.changed[at]) return differs;
+    const colour = found.newest[at] === NEVER ? zero : paint(at);
+    return state.b === null ? colour : faint(colour);
+  });
   if (document.activeElement === mapCanvas) drawCursor(c);
 });
+
+// Pixel by pixel: ten times faster than as many rectangles.
+function paintSquares(c, colourOf) {
+  const { width, height } = mapCanvas;
+  const ratio = width / mapCanvas.clientWidth;
+  const image = c.createImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  const inside = map.edge - (map.edge >= 5 ? 1 : 0);
+  for (let at = 0; at < map.squares; at++) {
+    const [r, g, b] = colourOf(at);
+    const colour = (255 << 24) | (b << 16) | (g << 8) | r;
+    const [x, y] = [(at % map.across) * map.edge, Math.floor(at / map.across) * map.edge];
+    const [left, right] = [Math.round(x * ratio), Math.round((x + inside) * ratio)];
+    const bottom = Math.min(height, Math.round((y + inside) * ratio));
+    for (let row = Math.round(y * ratio); row < bottom; row++) {
+      pixels.fill(colour, row * width + left, row * width + right);
+    }
+  }
+  c.putImageData(image, 0, 0);
+}
 
 function drawCursor(c) {
   const [x, y] = [(map.cursor % map.across) * map.edge, Math.floor(map.cursor / map.across) * map.edge];
@@ -104,7 +121,7 @@ const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
 function ageColours(found) {
   const writers = [...new Set(found.newest)].filter((v) => v !== NEVER).sort((x, y) => x - y);
   const stops = scale("age");
-  const of = new Map(writers.map((v, i) => [v, css(along(stops, writers.length < 2 ? 1 : i / (writers.length - 1)))]));
+  const of = new Map(writers.map((v, i) => [v, along(stops, writers.length < 2 ? 1 : i / (writers.length - 1))]));
   legend(stops, writers.length ? `oldest: ${titleAndDay(writers[0])}` : "", writers.length ? `newest: ${titleAndDay(writers.at(-1))}` : "");
   return (at) => of.get(found.newest[at]);
 }
@@ -116,12 +133,12 @@ function sharingColours(found) {
   for (const holders of found.fewest) if (holders > most) most = holders;
   const stops = scale("share");
   legend(stops, "in 2 versions", most > 2 ? `in ${count(most)}` : "", "only in this one");
-  const of = new Map();
+  const [of, alone] = [new Map(), rgb(colours.alone)];
   return (at) => {
     const holders = found.fewest[at];
-    if (holders <= 1) return colours.alone;
+    if (holders <= 1) return alone;
     if (!of.has(holders)) {
-      of.set(holders, css(along(stops, most > 2 ? Math.log(holders / 2) / Math.log(most / 2) : 0)));
+      of.set(holders, along(stops, most > 2 ? Math.log(holders / 2) / Math.log(most / 2) : 0));
     }
     return of.get(holders);
   };

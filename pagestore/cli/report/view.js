@@ -70,10 +70,13 @@ function pages(start, stop) {
 
 // ------------------------------------------------------------------------------------- drawing
 
-let colours = {};
+// The colours of page.css, as they are in this scheme.
+const colours = {};
 function readColours() {
   const style = getComputedStyle(document.documentElement);
-  colours = new Proxy({}, { get: (_, name) => style.getPropertyValue(`--${String(name)}`).trim() });
+  for (const name of ["ink", "quiet", "card", "line", "dot", "focus", "a", "b", "alone", "zero", "age", "share"]) {
+    colours[name] = style.getPropertyValue(`--${name}`).trim();
+  }
 }
 readColours();
 
