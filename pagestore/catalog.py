@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import lmdb
 import xxhash
@@ -41,8 +42,13 @@ from pagestore.format import (
     Meta,
     seal,
 )
-from pagestore.structure import unsound, used
+from pagestore.later import Later
 from pagestore.transaction import Transaction
+
+if TYPE_CHECKING:
+    from pagestore import structure as _structure
+else:
+    _structure = Later("pagestore.structure")
 
 MAP_SIZE = 1 << 40  # address space only; halved until the process is allowed it
 MAX_READERS = 2048
@@ -66,7 +72,7 @@ def seal_of(path: str) -> CatalogSeal:
 
 def trim(path: str) -> None:
     """Cut off what was written ahead of LMDB: zeros, in a file that nobody has open."""
-    end = used(path)
+    end = _structure.used(path)
     with open(path, "r+b", buffering=0) as file:
         tail = os.pread(file.fileno(), 2 * RESERVE, end)
         if not tail.strip(b"\0") and len(tail) < 2 * RESERVE:
@@ -109,7 +115,7 @@ def examine(path: str, seal: CatalogSeal | None) -> None:
     """Raise `CorruptionError` where LMDB could be led astray by its own file (C5)."""
     if os.stat(path).st_size > EXAMINED_MOST or seal_of(path) == seal:
         return
-    faults = unsound(path)
+    faults = _structure.unsound(path)
     if faults:
         raise CorruptionError(f"{path}: damaged: {faults[0]} ({len(faults)} such findings)")
 
@@ -203,7 +209,7 @@ class Catalog:
 
     def _check_size(self, env: lmdb.Environment) -> None:
         missing = _missing(env, self.path)
-        if missing and unsound(self.path):
+        if missing and _structure.unsound(self.path):
             env.close()
             raise CorruptionError(f"{self.path} is {missing} bytes too short: the file was cut")
         flags = env.flags()

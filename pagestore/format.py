@@ -522,7 +522,7 @@ def dtype_from_text(text: str) -> np.dtype[Any]:
     return found
 
 
-_QUOTED = re.compile(r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
+_QUOTED = r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\""  # compiled on first use: so few need it
 _NESTED_MOST = 64
 
 
@@ -531,7 +531,7 @@ def _is_descr(text: str) -> bool:
 
     Python's own parser can be made to exhaust the stack, and the process with it.
     """
-    rest = _QUOTED.sub("", text)
+    rest = re.sub(_QUOTED, "", text)
     depth = deepest = 0
     for c in rest:
         depth += (c in "([") - (c in ")]")

@@ -28,6 +28,7 @@ RARE = {
             "sharing",
             "lockers",
             "stats",
+            "structure",
             "stranger",
             "verify",
             "wreck",
