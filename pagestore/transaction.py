@@ -277,21 +277,14 @@ class Transaction:
 
     def newest(self, count: int, damaged: Damage | None = None) -> list[VersionRecord]:
         """The kept versions with the highest ids, oldest first."""
-        found: list[VersionRecord] = []
         with self._txn.cursor() as cursor:
             if not ((cursor.set_range(_BEHIND_VERSIONS) and cursor.prev()) or cursor.last()):
-                return found
-            for raw, value in cursor.iterprev():
-                key = bytes(raw)
-                if len(found) >= count or key[:1] != VERSION:
-                    break
-                if len(key) == VERSION_KEY_SIZE:
-                    payload = decoded.whole(key, bytes(value), damaged)
-                    if payload is not None and (
-                        record := decoded.version_of(key, payload, damaged)
-                    ):
-                        found.append(record)
-        return found[::-1]
+                return []
+            back = itertools.takewhile(lambda row: row[0][:1] == VERSION, cursor.iterprev())
+            sealed = ((bytes(k), bytes(v)) for k, v in back if len(k) == VERSION_KEY_SIZE)
+            whole = ((k, raw) for k, v in sealed if (raw := decoded.whole(k, v, damaged)))
+            found = (decoded.version_of(key, raw, damaged) for key, raw in whole)
+            return list(itertools.islice(filter(None, found), count))[::-1]
 
     def count_versions(self) -> int:
         return sum(1 for key in self.keys(VERSION) if len(key) == VERSION_KEY_SIZE)

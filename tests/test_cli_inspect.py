@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import pagestore
-from pagestore.cli import as_json, graph
+from pagestore.cli import as_json, graph, inspect_map
 from pagestore.cli.inspect_pages import index_of
 from pagestore.cli.values import index_range
 from tests.test_cli import COMMAND, PAGE, environment, fatal, rows, run
@@ -161,6 +161,31 @@ def test_the_numbers_are_those_of_the_library(market):
     for column in ("page", "slot", "birth", "holders"):
         assert [page[column] for page in pages] == getattr(table, column).tolist()
     assert [int(page["checksum"], 16) for page in pages] == table.checksum.tolist()
+
+
+@pytest.mark.parametrize("by", ["birth", "sharing", "slot"])
+@pytest.mark.parametrize("bounds", [(0, 200), (37, 171), (150, 200), (5, 5)])
+def test_cells_are_those_of_counting(market, monkeypatch, by, bounds):
+    """Each page lies in one cell: of the newest birth, the fewest holders, the first slot."""
+    monkeypatch.setattr(inspect_map, "CELLS", 16)
+    with pagestore.open(market, "r") as store:
+        table = store.page_table("thursday", "prices", *bounds, sharing=True)
+    assert table.holders is not None
+    column = {"birth": table.birth, "sharing": table.holders, "slot": table.slot}[by]
+    options = ("--map", "prices", "--by", by, "--range", f"{bounds[0]}:{bounds[1]}")
+    cells = objects("inspect", market, "thursday", *options)
+    assert len(cells) <= 16
+    assert [cell["start"] for cell in cells[1:]] == [cell["stop"] for cell in cells[:-1]]
+    if bounds[0] < bounds[1]:
+        assert (cells[0]["start"], cells[-1]["stop"]) == bounds
+    for cell in cells:
+        inside = (table.page >= cell["start"]) & (table.page < cell["stop"])
+        values, slots, pages = column[inside], table.slot[inside], table.page[inside]
+        assert cell["stored"] == len(values)
+        pieces = int(((np.diff(slots) != 1) | (np.diff(pages) != 1)).sum()) + bool(len(slots))
+        assert cell["pieces"] == pieces
+        fold = max if by == "birth" else min
+        assert cell["value"] == fold(values.tolist(), default=0)
 
 
 def test_rows_in_a_pipe(market):
@@ -419,6 +444,8 @@ def test_graphs():
     assert crossing == ["●", "│ ●", "│ │ ●", "├─┼─╯", "● │", "├─╯", "●"]
     # a free column is used again
     assert drawn((6, 5), (5, None), (4, 3), (3, None)) == ["●", "●", "●", "●"]
+    among_others = drawn((9, 1), (8, 5), (7, 2), (5, None), (4, 3), (3, None))
+    assert among_others == ["●", "│ ●", "│ │ ●", "│ ● │", "│ ● │", "│ ● │", "┆   ┆"]
     # parents that are not shown
     assert drawn((9, 7), (8, 3)) == ["●", "│ ●", "┆ ┆"]
     assert drawn() == []

@@ -285,7 +285,9 @@ def test_slots_set_aside_are_told(filled):
     ws = filled.begin()
     ws["x"][:] = 5
     ws.flush()
-    assert filled.stats().reserved_bytes == 10 * PAGE
+    stats = filled.stats()
+    assert stats.reserved_bytes == 10 * PAGE
+    assert stats.referred_bytes == 14 * PAGE  # what was committed
     ws.rollback()
     ws.close()
 
@@ -358,6 +360,13 @@ def test_a_pin_of_somebody_else():
         finally:
             child.kill()
             child.communicate()
+
+
+def test_who_drops_a_version_does_not_pin_it(filled):
+    pins = filled._shared.pins
+    assert pins.try_exclusive(filled.version("main").id)
+    assert filled.stats().pins == ()
+    pins.end_exclusive()
 
 
 def test_a_pin_of_this_process(filled):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import random
@@ -165,6 +166,27 @@ def test_a_version_that_is_damaged(made):
     assert status == 1
     assert any(f"version {bad} " in what for what in found["damage"])
     assert [v["id"] for v in found["newest"]] == [v for v in versions if v != bad]
+    left = pagestore.remains(path)
+    assert [v.id for v in left.versions] == [v for v in versions if v != bad]
+    assert any(f"version {bad} " in what for what in left.damage)
+
+
+def test_a_page_of_the_catalog_in_anothers_place(made):
+    path, versions = made
+    whole = (path / CATALOG).read_bytes()
+    pages = [whole[at : at + 4096] for at in range(0, len(whole), 4096)]
+    leaves = [i for i, page in enumerate(pages) if i > 1 and page[10:12] == b"\2\0"]
+    told = 0
+    for here, there in itertools.pairwise(leaves):
+        swapped = [*pages]
+        swapped[here] = pages[there]
+        (path / CATALOG).write_bytes(b"".join(swapped))
+        left = pagestore.remains(path)
+        told += any(f"page {here} is damaged" in what for what in left.damage)
+        assert {v.id: v.message for v in left.versions}.items() <= {
+            (v, one.message) for v, one in versions.items()
+        } or any("earlier time" in what for what in left.damage)
+    assert told
 
 
 def test_a_page_table_that_is_damaged(made):

@@ -65,8 +65,9 @@ def show_map(
 
 def _cells(table: pagestore.PageTable, by: str, most: int) -> Cells:
     """Gather pages so that there are at most so many cells; a power of two of them in each."""
-    pages = table.stop - table.start
-    size = 1 << max(0, (-(-pages // most) - 1).bit_length())
+    size = 1
+    while -(-table.stop // size) - table.start // size > most:
+        size *= 2
     first = table.start // size
     edges = np.arange(first, max(first, -(-table.stop // size)) + 1) * size
     start = np.maximum(edges[:-1], table.start)
