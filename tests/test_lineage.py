@@ -67,6 +67,7 @@ def shown(steps):
                     *(c.tolist() for c in columns), strict=True
                 ):
                     assert table.get(page, (0, 0))[0] == before
+                    assert (slot == 0) == (checksum == 0)
                     table[page] = (slot, checksum)
                 number = part.number
             regions[name] = number, {p: at for p, at in table.items() if at[0]}

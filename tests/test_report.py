@@ -85,9 +85,12 @@ class Reader:
         self.versions = data["versions"]
 
     def regions(self, i):
-        while self.versions["regions"][i] is None:
-            i = self.versions["parent"][i]
-        return {row[0]: row for row in self.versions["regions"][i]}
+        """Place of a region → pages, dtype, shape."""
+        parent = self.versions["parent"][i]
+        found = self.regions(parent) if parent >= 0 else {}
+        rows, gone = self.versions["regions"][i] or ([], [])
+        kept = {place: row for place, row in found.items() if place not in gone}
+        return kept | {place: row for place, *row in rows}
 
     def shown(self, i):
         """Place of a region → page → (writer, origin); none for zeros."""
@@ -115,6 +118,12 @@ def test_the_page_knows_what_the_store_holds(store, seed):
         assert sorted(map(len, mine.values())) == sorted(len(t) for _, t in theirs.values())
         names = [data["regions"][place]["name"] for place in mine]
         assert sorted(names) == sorted(theirs)
+    for i, version in enumerate(store.versions()):
+        regions = {data["regions"][place]["name"]: row for place, row in reader.regions(i).items()}
+        assert regions == {
+            name: [-(-region.nbytes // PAGE), str(region.dtype), list(region.shape)]
+            for name, region in version.regions.items()
+        }
     for a in range(len(found)):
         for b in range(len(found)):
             said = {
@@ -152,6 +161,16 @@ def test_sizes_are_those_of_the_store(store, seed):
     assert sum(versions["new"]) * PAGE == store.stats().referred_bytes
 
 
+def test_what_a_child_has_deleted_is_its_parents_alone(make_store):
+    store = make_store(history="all")
+    with store.begin() as ws:
+        ws.create("a", 3 * PAGE)[:] = 1
+        ws.create("b", 5 * PAGE)[:] = 1
+        ws.commit()
+        ws.delete("b")
+    assert collect(store, [])["versions"]["exclusive"][-2:] == [5, 0]
+
+
 def test_beyond_the_budget_cells_stand_for_pages(store, monkeypatch):
     with store.begin() as ws:
         ws.create("big", 4000 * PAGE)[:: 4 * PAGE] = 1
@@ -185,8 +204,17 @@ def test_contents_that_returned_are_told_from_those_that_only_collide():
         )  # fmt: skip
         return pagestore.Step(None, (part,))
 
-    steps = [step(1, 7), step(2, 8), step(3, 7), step(4, 7, region=2)]
-    assert [int(first[0]) for first in origins(steps)] == [0, 1, 0, 3]
+    steps = [step(1, 7), step(2, 8), step(3, 7), step(4, 7, region=2), step(5, 7)]
+    assert [int(first[0]) for first in origins(steps)] == [0, 1, 0, 3, 0]
+
+
+def test_many_regions_of_many_versions_are_said_once(store):
+    for number in range(40):
+        with store.begin() as ws:
+            ws.create(f"region {number}", 100)[:] = 1
+        store.snapshot(f"s{number}")
+    changes = collect(store, [])["versions"]["regions"]
+    assert sum(len(rows) for rows, _ in filter(None, changes)) == 40
 
 
 # --------------------------------------------------------------------------------- the command

@@ -310,7 +310,7 @@ def many(versions, pages):
             "snapshots": [[f"s{i}"] if i % 3 else [] for i in range(versions)],
             "branches": [*([] for _ in range(versions - 1)), ["main"]],
             "notes": [[] for _ in range(versions)],
-            "regions": [[[0, pages, "uint8", [pages * PAGE]]], *[None] * (versions - 1)],
+            "regions": [[[[0, pages, "uint8", [pages * PAGE]]], []], *[None] * (versions - 1)],
             "referred": [pages] * versions, "exclusive": [0] * versions, "new": [100] * versions,
         },
         "brought": brought, "layout": [], "damaged": [],

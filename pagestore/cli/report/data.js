@@ -42,23 +42,32 @@ function eachRun(text, labelled, each) {
   }
 }
 
-// Regions of a version: [{place, name, pages, cells, dtype, shape}], by name.
-const regionsCache = new Map();
-function regionsOf(version) {
-  let from = version;
-  while (V.regions[from] === null) from = V.parent[from];
-  if (!regionsCache.has(from)) {
-    regionsCache.set(from, V.regions[from].map(([place, pages, dtype, shape]) => {
-      const { name, shift } = data.regions[place];
-      return { place, name, pages, dtype, shape, shift, cells: Math.ceil(pages / 2 ** shift) };
-    }));
+// Regions of a version, by place: {place, name, pages, cells, dtype, shape, shift}. A version has
+// those of its parent, but for what is said of it.
+const regionsKnown = new Map();
+function regionMap(version) {
+  const line = [];
+  for (let v = version; v >= 0 && !regionsKnown.has(v); v = V.parent[v]) line.push(v);
+  for (const v of line.reverse()) {
+    const before = regionsKnown.get(V.parent[v]) ?? new Map();
+    regionsKnown.set(v, V.regions[v] ? changedRegions(before, ...V.regions[v]) : before);
   }
-  return regionsCache.get(from);
+  return regionsKnown.get(version);
 }
 
-function hasRegion(version, place) {
-  return regionsOf(version).some((region) => region.place === place);
+function changedRegions(before, rows, gone) {
+  const regions = new Map(before);
+  for (const place of gone) regions.delete(place);
+  for (const [place, pages, dtype, shape] of rows) {
+    const { name, shift } = data.regions[place];
+    regions.set(place, { place, name, pages, dtype, shape, shift, cells: Math.ceil(pages / 2 ** shift) });
+  }
+  return regions;
 }
+
+// In the order of their names.
+const regionsOf = (version) => [...regionMap(version).values()].sort((x, y) => x.place - y.place);
+const hasRegion = (version, place) => regionMap(version).has(place);
 
 function broughtTo(version, place) {
   return data.brought[version].find((part) => part[0] === place);
@@ -73,8 +82,10 @@ function lineOf(version, place) {
 
 // Most cells that a region ever had.
 const mostCells = data.regions.map(() => 0);
-for (let i = 0; i < COUNT; i++) {
-  if (V.regions[i]) for (const r of regionsOf(i)) mostCells[r.place] = Math.max(mostCells[r.place], r.cells);
+for (const [rows] of V.regions.filter(Boolean)) {
+  for (const [place, pages] of rows) {
+    mostCells[place] = Math.max(mostCells[place], Math.ceil(pages / 2 ** data.regions[place].shift));
+  }
 }
 
 // A function of a version and a region that keeps its last results.
@@ -108,8 +119,7 @@ const shown = remembered((version, place) => {
 // What `b` has differently from `a`, as Store.diff says it: by region, in runs of pages.
 function difference(a, b) {
   const found = [];
-  const olds = new Map(regionsOf(a).map((r) => [r.place, r]));
-  const news = new Map(regionsOf(b).map((r) => [r.place, r]));
+  const [olds, news] = [regionMap(a), regionMap(b)];
   const places = [...new Set([...olds.keys(), ...news.keys()])].sort((x, y) => x - y);
   // places go by name; of two with one name the old one is said to be deleted first
   for (const place of places) {

@@ -3,7 +3,7 @@
 Owns the names and meaning of everything in the page's data. Does not know how the page looks.
 
 - C1  Versions are numbered from 0 in the order of their ids; an ancestor has a smaller number.
-- C2  A region that was deleted and created again is two regions.
+- C2  Regions are known by their place in one list (`regions`).
 - C3  Numbers of pages are exact. Which pages they are is so too while it fits into the budget;
       beyond it, or for regions beyond `CELLS_MOST` pages, cells of 2**shift pages stand for them.
 """
@@ -18,6 +18,7 @@ from typing import Any
 
 import pagestore
 from pagestore.cli.output import printable
+from pagestore.cli.report.regions import Regions
 from pagestore.cli.report.returned import origins
 from pagestore.cli.report.runs import Ints, cells, encoded, split
 from pagestore.cli.report.sizes import Sizes
@@ -33,8 +34,9 @@ def collect(store: pagestore.Store, damaged: list[str]) -> Json:
     """Return what the page shows of a store; what cannot be read is described in `damaged`."""
     steps = store.lineage(damaged=damaged)
     index = {step.version.id: i for i, step in enumerate(steps)}
-    regions = _Regions(steps, index)
-    shifts = _shifts(steps, regions, store.page_size)
+    parents = [index.get(step.version.parent or 0, -1) for step in steps]
+    regions = Regions(steps, parents, store.page_size)
+    shifts = _shifts(steps, regions)
     branches = _branches(store, damaged)
     return {
         "store": _store(store, index, damaged),
@@ -42,7 +44,7 @@ def collect(store: pagestore.Store, damaged: list[str]) -> Json:
             {"name": printable(name), "shift": shift}
             for name, shift in zip(regions.names, shifts, strict=True)
         ],
-        "versions": _versions(store, steps, index, regions, branches),
+        "versions": _versions(store, steps, parents, regions, branches),
         "brought": list(_brought(steps, regions, shifts)),
         "layout": list(_layout(store, branches, damaged)),
         "damaged": [printable(text) for text in damaged],
@@ -93,32 +95,15 @@ def _milliseconds(time: datetime) -> int:
     return round(time.timestamp() * 1000)
 
 
-class _Regions:
-    """Every region there was (C2): its name, and its place in the page's list, sorted by name."""
-
-    def __init__(self, steps: list[pagestore.Step], index: dict[int, int]) -> None:
-        self.of: list[dict[str, int]] = []  # version → name → the store's number of the region
-        for step in steps:
-            version = step.version
-            before = {} if version.parent is None else self.of[index[version.parent]]
-            new = {part.region: part.number for part in step.brought}
-            self.of.append({n: new[n] if n in new else before[n] for n in version.regions})
-        every = sorted({pair for regions in self.of for pair in regions.items()})
-        self.names = [name for name, _ in every]
-        self.place = {pair: place for place, pair in enumerate(every)}
-
-
 def _versions(
     store: pagestore.Store,
     steps: list[pagestore.Step],
-    index: dict[int, int],
-    regions: _Regions,
+    parents: list[int],
+    regions: Regions,
     branches: set[str],
 ) -> Json:
     versions = [step.version for step in steps]
-    parents = [index.get(v.parent or 0, -1) for v in versions]
     sizes = Sizes(steps, parents, regions.of)
-    shapes = [_shapes(store, v, regions.of[i], regions) for i, v in enumerate(versions)]
     return {
         "id": [v.id for v in versions],
         "parent": parents,
@@ -127,11 +112,7 @@ def _versions(
         "snapshots": [[printable(n) for n in v.names if n not in branches] for v in versions],
         "branches": [[printable(n) for n in v.names if n in branches] for v in versions],
         "notes": [_notes(store, v, branches) for v in versions],
-        # null: those of its parent
-        "regions": [
-            None if p >= 0 and shapes[p] == shape else shape
-            for p, shape in zip(parents, shapes, strict=True)
-        ],
+        "regions": regions.changes,
         "referred": sizes.referred,
         "exclusive": sizes.exclusive,
         "new": sizes.new,
@@ -148,32 +129,13 @@ def _notes(store: pagestore.Store, version: pagestore.Version, branches: set[str
     return [printable(note) for note in notes if note and note != version.message]
 
 
-def _shapes(
-    store: pagestore.Store, version: pagestore.Version, numbers: dict[str, int], regions: _Regions
-) -> list[list[Any]]:
-    """Place, pages, dtype and shape of each region, in the order of their places."""
-    return sorted(
-        [
-            regions.place[name, numbers[name]],
-            -(-region.nbytes // store.page_size),
-            printable(str(region.dtype)),
-            list(region.shape),
-        ]
-        for name, region in version.regions.items()
-    )
-
-
-def _shifts(steps: list[pagestore.Step], regions: _Regions, page_size: int) -> list[int]:
+def _shifts(steps: list[pagestore.Step], regions: Regions) -> list[int]:
     """How large a cell is in each region, as a power of two (C3)."""
     parts: list[list[Ints]] = [[] for _ in regions.names]
-    longest = [0] * len(regions.names)
-    for step, numbers in zip(steps, regions.of, strict=True):
-        for name, region in step.version.regions.items():
-            place = regions.place[name, numbers[name]]
-            longest[place] = max(longest[place], -(-region.nbytes // page_size))
+    for step in steps:
         for part in step.brought:
             parts[regions.place[part.region, part.number]].append(part.page)
-    shifts = [max(0, ((pages - 1) // CELLS_MOST).bit_length()) for pages in longest]
+    shifts = [max(0, ((pages - 1) // CELLS_MOST).bit_length()) for pages in regions.longest]
     for place, shift in enumerate(shifts):
         parts[place] = [cells(pages, shift) for pages in parts[place]]
     runs = [sum(len(split(pages)[0]) for pages in of_region) for of_region in parts]
@@ -186,7 +148,7 @@ def _shifts(steps: list[pagestore.Step], regions: _Regions, page_size: int) -> l
 
 
 def _brought(
-    steps: list[pagestore.Step], regions: _Regions, shifts: list[int]
+    steps: list[pagestore.Step], regions: Regions, shifts: list[int]
 ) -> Iterator[list[list[Any]]]:
     """For each version: region, pages that are stored, zeros, and returned ones with their origin.
 

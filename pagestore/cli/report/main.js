@@ -18,7 +18,7 @@ function showPicks() {
   };
   button("pick-a", "Version", state.a, "");
   button("pick-b", "Compared with", state.b, state.next === "b" ? "click one in the graph" : "none");
-  $("swap").disabled = $("clear").disabled = state.b === null;
+  $("swap").hidden = $("clear").hidden = state.b === null;
 }
 
 function redraw() {
