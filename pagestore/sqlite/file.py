@@ -3,7 +3,7 @@
 Owns: the bytes that SQLite reads and writes, and the file's length. When its changes become
 durable, and what it shows, is the business of the session.
 
-- F1  A region is exactly as long as the file was at each commit; between commits it may have room.
+- F1  A region is exactly as long as the file at each commit.
 - F2  SQLite's cache never outlives the version it was read from: where the view has moved, SQLite
       finds another change counter.
 
@@ -17,6 +17,7 @@ then: the commit is at the sync.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 
 import apsw
 import numpy as np
@@ -26,7 +27,7 @@ from pagestore.sqlite import pragmas
 from pagestore.sqlite.meaning import translated
 from pagestore.sqlite.session import NONE, RESERVED, Session
 
-GROWTH = 256 << 10  # bytes a region grows by at least: SQLite grows a file page by page
+PENDING = 4 << 20  # bytes that are kept here, before they go to the workspace
 COUNTERS = 24, 16  # where in the header a change of the file shows, and how many bytes
 OTHER_COUNTERS = b"\xff" * 16
 
@@ -41,16 +42,20 @@ class DatabaseFile:
         self.written = False  # since the last commit
         self.synced = False  # since the last write
         self._moved = False
-        self._raw = memoryview(b"")
-        self._room = self._size = 0
+        self._raw = memoryview(b"")  # what the view has of the file
+        self._pending: dict[int, bytes] = {}  # what is not in the view yet, by offset
+        self._pending_bytes = 0
+        self._pending_page = 0  # the size of each
+        self._room = self._size = 0  # of the region in the view, and of the file
         session.members.append(self)
         self.bind()
 
     def bind(self, *, moved: bool = False) -> None:
-        """Show what the session's view has now."""
+        """Show what the session's view has now, and nothing else."""
         self.release()
         self._moved |= moved
         self.written = self.synced = False
+        self._pending, self._pending_bytes = {}, 0
         try:
             array = self.session.view.peek(self.name)
         except pagestore.NotFoundError:
@@ -72,9 +77,21 @@ class DatabaseFile:
     # ------------------------------------------------------------------------------- reading
 
     def xRead(self, amount: int, offset: int) -> bytes | memoryview:
+        if self._pending:
+            return self._read_pending(amount, offset)
         if self._moved and (offset, amount) == COUNTERS:
             self._moved = False
             return OTHER_COUNTERS
+        return self._raw[offset : offset + amount]
+
+    @translated
+    def _read_pending(self, amount: int, offset: int) -> bytes | memoryview:
+        data = self._pending.get(offset)
+        if data is not None and len(data) == amount:
+            return data
+        page = self._pending_page
+        if data is not None or amount != page or offset % page:
+            self.flush()  # other pieces than were written: not while a transaction goes on, mostly
         return self._raw[offset : offset + amount]
 
     def xFileSize(self) -> int:
@@ -84,39 +101,44 @@ class DatabaseFile:
 
     @translated
     def xWrite(self, data: bytes, offset: int) -> None:
-        end = offset + len(data)
-        if end > self._size:
-            if end > self._room:
-                self._resize(max(end, self._room + GROWTH))
-            self._size = end
-        self._workspace.write(self.name, offset, data)
+        if self.level < RESERVED:
+            raise apsw.ReadOnlyError(f"{self.name} is not locked for writing")
+        if self._pending and len(data) != self._pending_page:
+            self.flush()
+        self._pending_page = len(data)
+        self._pending[offset] = bytes(data)
+        self._size = max(self._size, offset + len(data))
         self.written, self.synced = True, False
+        self._pending_bytes += len(data)
+        if self._pending_bytes > PENDING or offset % len(data):
+            self.flush()
 
     @translated
     def xTruncate(self, size: int) -> None:
-        self._resize(size)
+        self.flush()
         self._size = size
+        self._raw = self._raw[:size]
         self.written, self.synced = True, False
 
-    def trim(self) -> None:
-        """Let the region be as long as the file (F1)."""
-        if self._room != self._size:
-            self._resize(self._size)
-
-    def _resize(self, size: int) -> None:
-        workspace = self._workspace
+    def flush(self) -> None:
+        """Bring the workspace's region to the file's length (F1) and contents."""
+        workspace, kept = self._workspace, len(self._raw)
         self.release()
         if not self.exists:
             workspace.create(self.name, 0)
-        workspace.truncate(self.name, size)
-        self._room = size
+        for size in (kept, self._size):  # what was cut off between reads as zeros
+            if size != self._room:
+                workspace.truncate(self.name, size)
+                self._room = size
+        for offset, data in _runs(self._pending):
+            workspace.write(self.name, offset, data)
+        self._pending, self._pending_bytes = {}, 0
         self._raw = workspace.peek(self.name).data
 
     @property
     def _workspace(self) -> pagestore.Workspace:
         view = self.session.view
-        if not isinstance(view, pagestore.Workspace) or self.level < RESERVED:
-            raise apsw.ReadOnlyError(f"{self.name} is not locked for writing")
+        assert isinstance(view, pagestore.Workspace)
         return view
 
     # --------------------------------------------------------------------- locks and commits
@@ -183,3 +205,17 @@ class DatabaseFile:
     def xClose(self) -> None:
         self.release()
         self.session.leave(self)
+
+
+def _runs(pieces: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:
+    """Pieces, by offset, joined where they continue each other."""
+    start, end, run = 0, -1, []
+    for offset, data in sorted(pieces.items()):
+        if offset != end:
+            if run:
+                yield start, b"".join(run)
+            start, run = offset, []
+        run.append(data)
+        end = offset + len(data)
+    if run:
+        yield start, b"".join(run)

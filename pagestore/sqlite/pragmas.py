@@ -94,13 +94,13 @@ def _diff(session: Session, value: str | None) -> str:
 
 def _shown(session: Session) -> pagestore.Version:
     """The version that the next transaction begins from."""
-    if not session.locked:
+    if not session.level:
         session.follow()
     return session.view.version
 
 
 def _check_free(session: Session) -> None:
-    if session.locked:
+    if session.level:
         raise apsw.BusyError("a transaction is open: end it first")
     if session.frozen:
         raise apsw.ReadOnlyError("this connection was opened at a version, and stays there")

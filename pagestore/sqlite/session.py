@@ -71,26 +71,27 @@ class Session:
             member.bind(moved=True)
 
     @property
-    def writing(self) -> bool:
-        """Whether a transaction that writes is open."""
-        return any(member.level >= RESERVED for member in self.members)
+    def level(self) -> int:
+        """The highest lock of a member: a transaction is open, or one that writes."""
+        return max([member.level for member in self.members])
 
     @property
-    def locked(self) -> bool:
-        """Whether a transaction is open."""
-        return any(member.level for member in self.members)
+    def writing(self) -> bool:
+        """Whether a transaction that writes is open."""
+        return self.level >= RESERVED
 
     # --------------------------------------------------------------------------------- locks
 
     def lock(self, member: DatabaseFile, level: int) -> None:
         """Let a member have a lock; raise `apsw.BusyError` where another has what it takes."""
+        held = self.level
         if level >= RESERVED:
             if member.level < RESERVED:
                 self._claim({m.name for m in self.members if m.level or m is member})
-        elif self.writing:
-            self._claim({member.name})  # or a commit might move it under its reader (Q1)
-        elif not self.locked:
+        elif held == NONE:
             self.follow()
+        elif held >= RESERVED:
+            self._claim({member.name})  # or a commit might move it under its reader (Q1)
         member.level = level
 
     def follow(self) -> None:
@@ -148,7 +149,7 @@ class Session:
             if not all(m.synced for m in written if m is not member):
                 raise apsw.IOError("the same connection is in a transaction on another database")
             for m in written:
-                m.trim()
+                m.flush()
             view.commit()
         except BaseException:
             self.rollback()
@@ -182,7 +183,7 @@ class Session:
         if any(m.name == member.name for m in other.members):  # attached twice: as to a stranger
             self.connection = connection
             return self
-        if not other.locked:
+        if not other.level:
             other.follow()
         other.members.append(member)
         self.members.remove(member)
