@@ -159,6 +159,7 @@ class Committed(NamedTuple):
     made: bool  # the version is new: the branch stands for it, and the name that was asked for
     pin: Pin  # taken before the commit: nobody can have dropped the version meanwhile
     theirs: dict[str, list[Difference]]
+    transaction: int  # LMDB's number of it, if it made the version
 
 
 def commit(
@@ -185,7 +186,7 @@ def commit(
                 engine, write, branch, base, changes, deleted, message, name
             )
             pin = engine.pins.acquire(record.id)
-            done = Committed(record, write.head is record, pin, theirs)
+            done = Committed(record, write.head is record, pin, theirs, write.records.id)
         return done
     except BaseException:
         if pin is not None:

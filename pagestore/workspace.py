@@ -324,6 +324,8 @@ class Workspace(View):
         self._deleted.clear()
         self._adopt(record)
         self._anchor.move(done.pin)
+        if done.made:
+            self._seen = done.transaction
         if self._is_large():
             for draft in self._drafts.values():
                 draft.release()

@@ -360,3 +360,19 @@ def test_current_until_somebody_commits(filled):
     filled.delete_branch("b")
     with pytest.raises(pagestore.NotFoundError):
         third.current  # noqa: B018
+
+
+def test_current_after_commits_of_nothing(filled):
+    """A commit that writes nothing has a transaction's number that the next writer gets."""
+    first, second = filled.begin(), filled.begin()
+    first.write("x", 0, b"\7")
+    first.commit()
+    second.refresh()
+    second.write("x", 0, b"\7")  # as it is
+    second.commit()
+    assert second.current
+    first.write("x", 1, b"\7")
+    first.commit()
+    assert first.current
+    assert not second.current
+    assert second.refresh()
