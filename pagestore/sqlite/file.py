@@ -209,7 +209,8 @@ class DatabaseFile:
 
 def _runs(pieces: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:
     """Pieces, by offset, joined where they continue each other."""
-    start, end, run = 0, -1, []
+    start, end = 0, -1
+    run: list[bytes] = []
     for offset, data in sorted(pieces.items()):
         if offset != end:
             if run:
