@@ -238,7 +238,10 @@ class Catalog:
     @property
     def used(self) -> int:
         """Bytes of the pages that hold records."""
-        stat = self._env.stat()
+        try:
+            stat = self._env.stat()
+        except lmdb.Error as e:
+            raise self._translated(e) from e
         pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(pages * stat["psize"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -149,6 +150,8 @@ class Reader:
             Takes what is wrong with records that cannot be read; their versions or names are then
             left out. Otherwise the first one raises `CorruptionError`.
         """
+        if newest is not None and _whole(newest, "newest") < 0:
+            raise InvalidError(f"there cannot be {newest} versions")
         with self._engine.read() as (records, _):
             return _history.versions(records, newest, _told(damaged))
 
@@ -290,16 +293,27 @@ class Reader:
         ------
         NotFoundError
             There is no such version, or it has no such region.
+        InvalidError
+            The range is not one of numbers.
         """
         engine = self._engine
+        start, stop = _whole(start, "start"), None if stop is None else _whole(stop, "stop")
         with engine.read() as (records, nodes):
             version = records.resolve(plain(ref))
-            found = version.regions.get(region)
+            found = version.regions.get(region) if isinstance(region, str) else None
             if found is None:
                 raise NotFoundError(f"version {version.id} has no region {region!r}")
             return _layout.page_table(
                 records, nodes, version, found, start, stop, engine.page_size, sharing=sharing
             )
+
+
+def _whole(number: object, what: str) -> int:
+    """A number that has to be whole."""
+    try:
+        return operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        raise InvalidError(f"{what} is a whole number, not {type(number).__name__}") from None
 
 
 def _told(damaged: list[str] | None) -> Callable[[CorruptionError], object] | None:

@@ -642,6 +642,8 @@ def test_the_store_after_close(made):
         lambda: store.delete_branch("side"), lambda: store.expire(now),
         lambda: list(store.diff("one", "two")), lambda: list(store.log()),
         lambda: store.version("one"), lambda: list(store.check()), store.compact, store.stats,
+        store.versions, store.space, store.layout, lambda: store.freed_by("one"),
+        lambda: store.page_table("one", "a"),
         lambda: list(names), lambda: names["one"], lambda: len(names), lambda: "one" in names,
         lambda: list(store.snapshots), lambda: store.branches["main"],
     ):  # fmt: skip
@@ -771,6 +773,7 @@ def test_a_forked_child_may_only_read_what_it_has(made):
         uses: list[Any] = [store.begin, store.live, lambda: store.view("one"),
                 lambda: store.snapshot("x"), lambda: store.version("one"),
                 lambda: list(names), lambda: list(store.check()), store.stats,
+                store.versions, store.space, store.layout, lambda: store.freed_by("one"),
                 lambda: store.delete_snapshot("one")]  # fmt: skip
         for v in (view, live, ws):
             uses += view_uses(v)

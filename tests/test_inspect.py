@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pagestore
-from pagestore import CorruptionError, NotFoundError
+from pagestore import CorruptionError, InvalidError, NotFoundError
 from pagestore.format import VERSION, number_key
 from tests.conftest import PAGE
 from tests.damage import become, directory_in_memory, in_child
@@ -173,6 +173,27 @@ def test_refs_that_are_not_there(forked):
             forked.layout(ref)
     with pytest.raises(NotFoundError):
         forked.page_table("one", "no region")
+
+
+@pytest.mark.parametrize("wrong", [None, 1.5, True, b"one", ["one"], object()])
+def test_refs_that_are_none(forked, wrong):
+    for ask in (forked.freed_by, forked.layout, lambda ref: forked.page_table(ref, "x")):
+        with pytest.raises(InvalidError):
+            ask(wrong)
+    with pytest.raises(NotFoundError):
+        forked.page_table("one", wrong)
+
+
+@pytest.mark.parametrize("wrong", [1.5, "3", b"", [1]])
+def test_numbers_that_are_none(forked, wrong):
+    for ask in (
+        forked.versions, lambda n: forked.page_table("one", "x", n),
+        lambda n: forked.page_table("one", "x", 0, n),
+    ):  # fmt: skip
+        with pytest.raises(InvalidError):
+            ask(wrong)
+    with pytest.raises(InvalidError):
+        forked.versions(-1)
 
 
 # -------------------------------------------------------------------------------- page tables
