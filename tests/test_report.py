@@ -196,7 +196,13 @@ def test_a_region_with_too_many_pages_for_a_browser_is_shown_in_cells(store, mon
     assert shifts == {"a": 3, "b": 0, "c": 1, "d": 26}
 
 
-def test_contents_that_returned_are_told_from_those_that_only_collide():
+@pytest.mark.parametrize("colliding", [False, True])
+def test_contents_that_returned_are_told_from_others(colliding, monkeypatch):
+    if colliding:  # every mix is that of another
+        monkeypatch.setattr(
+            "pagestore.cli.report.returned._perhaps_again", lambda _, page, __: np.arange(len(page))
+        )
+
     def step(number, checksum, region=1):
         part = pagestore.Brought(
             "r", region, np.array([3]), np.array([number]), np.array([0]),
@@ -222,8 +228,9 @@ def test_many_regions_of_many_versions_are_said_once(store):
 
 def test_the_page_is_written_whole_or_not_at_all(store, tmp_path):
     target = tmp_path / "r.html"
-    assert report(store.path, "-o", target).output == ""
+    said = report(store.path, "-o", target).output
     whole = target.read_bytes()
+    assert said == f"{target}\t1\t{len(whole)}\n"
     assert data_of(whole)["versions"]["id"] == [store.version("main").id]
     assert report(store.path, "-o", "-").stdout_bytes.startswith(b"<!doctype html>")
     assert "No such file" in report(store.path, "-o", tmp_path / "no" / "r.html", status=128).stderr

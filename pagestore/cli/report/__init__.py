@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pagestore.cli.arguments import store_argument
+from pagestore.cli.output import counted, human_size, printable, result
 from pagestore.cli.progress import working
 from pagestore.cli.refs import open_store
 from pagestore.cli.report.facts import collect
@@ -33,6 +34,9 @@ def report(store_path: Path, output: str) -> None:
     Examples:
       pagestore report market.ps
       pagestore report market.ps -o market.html
+
+    \b
+    In a pipe: the file, versions, bytes; nothing if the file is standard output.
     """
     damaged: list[str] = []
     with open_store(store_path, "r") as store, working("comparing versions"):
@@ -40,3 +44,7 @@ def report(store_path: Path, output: str) -> None:
     whole = page(data)
     with open_target(output) as file:
         file.write(whole)
+    if output != "-":
+        versions = len(data["versions"]["id"])
+        facts = f"{counted(versions, 'version')}, {human_size(len(whole))}"
+        result((output, versions, len(whole)), f"{printable(output)}: {facts}")
