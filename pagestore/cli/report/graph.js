@@ -120,17 +120,24 @@ function drawLines(c) {
   c.lineWidth = 2;
   c.lineCap = "round";
   c.strokeStyle = colours.line;
+  const faint = Math.min(1, Math.max(0.04, 12 / graph.lines.length)); // many would be one grey block
   for (const { members, fork } of graph.lines) {
-    const [y, x] = [graphY(members[0]), graphX(members[0])];
-    c.beginPath();
+    const y = graphY(members[0]);
+    let x = graphX(members[0]);
     if (fork >= 0) {
       const [fx, fy] = [graphX(fork), graphY(fork)];
       const bend = Math.min(Math.max(x - fx, 4), 40);
+      c.globalAlpha = faint;
+      c.beginPath();
       c.moveTo(fx, fy);
       c.bezierCurveTo(fx + bend * 0.6, fy, fx + bend * 0.4, y, fx + bend, y);
-      c.lineTo(Math.max(x, fx + bend), y);
-    } else c.moveTo(x, y);
-    c.lineTo(graphX(members.at(-1)), y);
+      c.stroke();
+      c.globalAlpha = 1;
+      x = fx + bend;
+    }
+    c.beginPath();
+    c.moveTo(x, y);
+    c.lineTo(Math.max(x, graphX(members.at(-1))), y);
     c.stroke();
   }
 }

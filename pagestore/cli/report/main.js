@@ -12,7 +12,7 @@ function showPicks() {
     $(id).replaceChildren(
       make("span", { class: "what" }, what),
       make("span", { class: "which" }, v === null ? hint : title(v)),
-      make("span", { class: "quiet" }, v === null ? "" : `#${V.id[v]}`),
+      make("span", { class: "quiet" }, v === null || !namesOf(v).length ? "" : `#${V.id[v]}`),
     );
     pressed(id, state.next === id.at(-1));
   };
