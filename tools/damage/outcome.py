@@ -56,9 +56,15 @@ def _array(view: pagestore.SnapshotView, region: pagestore.Region) -> tuple[str,
     if region.nbytes <= WHOLE:
         data = view[region.name].tobytes()
     else:
-        data = view.read(region.name, 0, END)
-        data += view.read(region.name, region.nbytes - END, END)
+        data = _ends(view, region)
+        _ = view[region.name]  # goes through all of its table, as single reads do not
+        if _ends(view, region) != data:
+            raise AssertionError(f"{region.name}: memory shows other bytes than the arena has")
     return str(region.dtype), region.shape, xxhash.xxh3_128_digest(data)
+
+
+def _ends(view: pagestore.SnapshotView, region: pagestore.Region) -> bytes:
+    return view.read(region.name, 0, END) + view.read(region.name, region.nbytes - END, END)
 
 
 def look_around(store: pagestore.Store) -> None:
