@@ -26,8 +26,8 @@ from pagestore.reclaim import unkept, would_free
 from pagestore.space import load
 from pagestore.transaction import Transaction
 
-LONG = timedelta(days=1)  # for a pin that alone keeps a version
-LITTLE = 0.05  # of the file system free: a commit may soon find it full
+OLD_PIN = timedelta(days=1)  # for a pin that alone keeps a version
+LITTLE_LEFT = 0.05  # of the file system free: a commit may soon find it full
 
 
 @frozen
@@ -185,7 +185,7 @@ def _of_pins(pins: tuple[Pinned, ...], waiting: list[VersionId]) -> Iterator[str
     now = datetime.now(UTC)
     for pin in pins:
         start = pin.process_started
-        if pin.version in waiting and start is not None and now - start > LONG:
+        if pin.version in waiting and start is not None and now - start > OLD_PIN:
             yield (
                 f"version {pin.version} is kept only by a pin of process {pin.process} "
                 f"({pin.command[:60]}), which runs since {start:%Y-%m-%d %H:%M} UTC"
@@ -193,6 +193,6 @@ def _of_pins(pins: tuple[Pinned, ...], waiting: list[VersionId]) -> Iterator[str
 
 
 def _of_disk(free: int, total: int) -> list[str]:
-    if free >= LITTLE * total:
+    if free >= LITTLE_LEFT * total:
         return []
     return [f"the file system has {free / total:.1%} of its space left: {free >> 20} MiB"]

@@ -25,8 +25,12 @@ steps = st.lists(
 )  # fmt: skip
 
 
-def live(store: pagestore.Store, steps: list[tuple[str, int, int, bool]]) -> None:
-    """Go through the steps; what a store refuses is left out."""
+def live(
+    store: pagestore.Store,
+    steps: list[tuple[str, int, int, bool]],
+    views: list[pagestore.SnapshotView] | None = None,
+) -> None:
+    """Go through the steps; what a store refuses is left out. Every third one adds to `views`."""
     with store.begin() as ws:
         ws.create("x", 24 * store.page_size)[:] = 1
     for i, (what, at, count, named) in enumerate(steps):
@@ -36,6 +40,8 @@ def live(store: pagestore.Store, steps: list[tuple[str, int, int, bool]]) -> Non
             with store.begin(branch) as ws:
                 _inside(store, ws, what, i, at, count)
                 ws.snapshot(f"s{i}") if named else ws.commit(f"c{i}")
+            if views is not None and i % 3 == 0:
+                views.append(store.view(branch))
 
 
 def _inside(store, ws, what, i, at, count):

@@ -247,6 +247,19 @@ def test_values_that_differ(market):
     assert in_a_pipe[3] == ["value", "[3, 5]", "3", "nan"]
 
 
+@pytest.mark.parametrize("size", [1, 24, 100, 4000])
+def test_pieces_of_any_size(market, monkeypatch, size):
+    """What is read in pieces is the same however large they are."""
+    commands = [
+        ("diff", market, "monday", "audit", "--values", "--most", "9"),
+        ("inspect", market, "audit", "--dump", "notes", "--range", "3:5003"),
+    ]
+    whole = [run(*command) for command in commands]
+    monkeypatch.setattr("pagestore.cli.values.PIECE", size)
+    monkeypatch.setattr("pagestore.cli.inspect_pages.PIECE", 16 * size)
+    assert [run(*command) for command in commands] == whole
+
+
 def test_values_of_regions_that_changed_their_form(tmp_path):
     path = tmp_path / "s.ps"
     with pagestore.open(path) as store, store.begin() as ws:

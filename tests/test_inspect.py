@@ -33,11 +33,11 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("histories")
 
 
-def history(scratch, steps, *, keep_all=False, page_size=PAGE):
+def history(scratch, steps, *, keep_all=False, page_size=PAGE, views=None):
     number = len(list(scratch.iterdir()))
     options = {"history": "all" if keep_all else "named", "page_size": page_size}
     store = pagestore.open(scratch / f"{number}.ps", "x", **options)
-    live(store, steps)
+    live(store, steps, views)
     return store
 
 
@@ -106,6 +106,30 @@ def test_what_deleting_would_free_is_what_it_frees(scratch, steps, keep_all, pic
             *map(referred, after.values())
         )
         assert told.freed_bytes == len(lost) * PAGE
+
+
+@given(steps)
+@settings(max_examples=40)
+def test_what_only_pins_keep(scratch, steps):
+    """Pinned versions are kept, and counted, until they are let go of."""
+    views: list[pagestore.SnapshotView] = []
+    with shrunk(), history(scratch, steps, views=views) as store:
+        refers = {version: referred(regions) for version, regions in slots_of(store).items()}
+        holders = Counter(slot for mine in refers.values() for slot in mine)
+        for version, found in store.space().items():
+            alone = sum(holders[slot] == 1 for slot in refers[version])
+            assert found.exclusive_bytes == alone * PAGE
+        before = store.stats()
+        assert before.referred_bytes == len(holders) * PAGE
+        pinned = {view.version.id for view in views}
+        assert {pin.version for pin in before.pins} == pinned
+        for view in views:
+            view.close()
+        store.expire(datetime.now(UTC))  # drops what nothing keeps any more
+        after = store.stats()
+        assert after.pins == ()
+        assert before.unkept_bytes == after.free_bytes - before.free_bytes
+        assert after.unkept_bytes == 0
 
 
 # ------------------------------------------------------------------------------ what is freed
@@ -404,10 +428,10 @@ def test_an_old_pin_and_a_full_disk_are_warned_of(filled, monkeypatch):
     with filled.view("old"):
         filled.delete_snapshot("old")
         assert filled.stats().warnings == ()
-        monkeypatch.setattr("pagestore.stats.LONG", timedelta(0))
+        monkeypatch.setattr("pagestore.stats.OLD_PIN", timedelta(0))
         [warning] = filled.stats().warnings
         assert f"pin of process {os.getpid()} (" in warning
-        monkeypatch.setattr("pagestore.stats.LITTLE", 1.01)
+        monkeypatch.setattr("pagestore.stats.LITTLE_LEFT", 1.01)
         assert "file system" in filled.stats().warnings[1]
 
 
