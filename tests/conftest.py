@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 import pagestore
 from pagestore import kernel
+from tests.market import make as make_market
 from tests.shrunk import shrunk
 from tools.crash.stage import Stage, stage
 
@@ -105,6 +106,14 @@ def mapping(request: pytest.FixtureRequest) -> str:
 def any_store(make_store: MakeStore, tracking: str, mapping: str) -> pagestore.Store:
     """A store under every combination of tracking and mapping."""
     return make_store(tracking=tracking, mapping=mapping)
+
+
+@pytest.fixture(scope="session")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of `tests.market`, to be looked at."""
+    path = tmp_path_factory.mktemp("market") / "market.ps"
+    make_market(path)
+    return path
 
 
 @pytest.fixture

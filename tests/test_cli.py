@@ -1,5 +1,6 @@
 """The command line, as a person and as a script meet it."""
 
+import json
 import os
 import pty
 import re
@@ -57,6 +58,12 @@ def fatal(*args, status=128, stdin=None):
 
 def rows(output):
     return [line.split("\t") for line in output.splitlines()]
+
+
+def objects(*args, status=0):
+    """What a command prints with --json."""
+    lines = run(*args, "--json", status=status).splitlines()
+    return [json.loads(line, parse_constant=pytest.fail) for line in lines]
 
 
 def put(path, content, *options, region="r"):
