@@ -20,6 +20,7 @@ from pagestore.cli.log import log
 from pagestore.cli.put import put
 from pagestore.cli.report import report
 from pagestore.cli.snapshot import snapshot
+from pagestore.cli.sqlite import sqlite
 
 
 class _Group(click.Group):
@@ -79,6 +80,7 @@ for _command in (
     check,
     compact,
     report,
+    sqlite,
     demo,
 ):
     group.add_command(_command)

@@ -17,6 +17,7 @@ then: the commit is at the sync.
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterator
 
 import apsw
@@ -106,7 +107,7 @@ class DatabaseFile:
         if self._pending and len(data) != self._pending_page:
             self.flush()
         self._pending_page = len(data)
-        self._pending[offset] = bytes(data)
+        self._pending[offset] = bytes(data) if offset else _without_wal(bytes(data))
         self._size = max(self._size, offset + len(data))
         self.written, self.synced = True, False
         self._pending_bytes += len(data)
@@ -204,7 +205,13 @@ class DatabaseFile:
     @translated
     def xClose(self) -> None:
         self.release()
-        self.session.leave(self)
+        if not sys.is_finalizing():  # when the interpreter ends the kernel lets go of everything
+            self.session.leave(self)
+
+
+def _without_wal(page: bytes) -> bytes:
+    """A first page that a copy brings, as that of a database which uses no WAL."""
+    return page[:18] + b"\1\1" + page[20:] if page[18:20] == b"\2\2" else page
 
 
 def _runs(pieces: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:
