@@ -115,7 +115,7 @@ def branch(store_path: Path, branch_name: str, ref: str) -> None:
 def shell(
     store_path: Path, commands: tuple[str, ...], name: str, branch_name: str, ref: str | None
 ) -> None:
-    """Open apsw's shell on a database, or run SQL and dot commands and end.
+    """Open apsw's shell on a database, or run SQL in it.
 
     `PRAGMA pagestore_snapshot='NAME'` and its like work in it.
     """
