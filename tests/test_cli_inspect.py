@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -334,3 +335,33 @@ def timed(*args):
 )  # fmt: skip
 def test_values_in_json(value, plain):
     assert json.loads(json.dumps(as_json.plain(value), allow_nan=False)) == plain
+
+
+def test_commands_while_another_process_commits(tmp_path):
+    """The head is dropped as soon as it is no head any more; nobody stumbles over that."""
+    path = tmp_path / "s.ps"
+    with pagestore.open(path) as store, store.begin() as ws:
+        ws.create("x", 64 * PAGE)[:] = 1
+        ws.snapshot("first")
+    script = """if 1:
+        import sys, pagestore
+        with pagestore.open(sys.argv[1], "r+") as store, store.begin() as ws:
+            for i in range(10**9):
+                ws["x"][i % 60 * 4096 : (i % 60 + 3) * 4096] = i % 250 + 2
+                ws.commit()
+                print(i, flush=True)
+    """
+    command = [sys.executable, "-c", script, str(path)]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment())
+    try:
+        for _ in range(6):
+            for options in (
+                ("inspect",), ("inspect", "main"), ("inspect", "--map", "x", "--by", "sharing"),
+                ("inspect", "--table", "x"), ("inspect", "--dump", "x", "--range", "0:99"),
+                ("diff", "first", "main", "--values"), ("du",), ("du", "main", "first"), ("log",),
+            ):  # fmt: skip
+                name, *rest = options
+                objects(name, path, *rest)
+    finally:
+        child.kill()
+        child.wait()

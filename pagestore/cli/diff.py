@@ -1,9 +1,9 @@
 """``pagestore diff``: which pages and values differ between two versions."""
 
+import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -74,39 +74,19 @@ def diff(
     """
     if stat and (values or as_json):
         raise click.UsageError("--stat goes with neither --values nor --json")
-    with open_store(store_path, "r") as store:
-        old, new = (look_up(store, ref, store.version) for ref in (a, b))
+    with (
+        open_store(store_path, "r") as store,
+        look_up(store, a, store.view) as old,
+        look_up(store, b, store.view) as new,
+    ):
+        changes = store.diff(old.version, new.version)
         if stat:
-            differ = _summarise(store.diff(old, new))
+            differ = _summarise(changes)
         else:
-            with _comparing(store, old, new, values) as compare:
-                shown = _Changes(old, new, compare, most)
-                differ = shown.show(store.diff(old, new), as_json)
+            compare = functools.partial(differing, old, new) if values else None
+            differ = _Changes(old.version, new.version, compare, most).show(changes, as_json)
     if differ and exit_code:
         raise Quiet(FOUND)
-
-
-def _comparing(
-    store: pagestore.Store, old: pagestore.Version, new: pagestore.Version, values: bool
-) -> AbstractContextManager[Compare | None]:
-    """What yields the values that differ, if they are wanted; pins both versions meanwhile."""
-    return _Both(store, old, new) if values else nullcontext(None)
-
-
-class _Both:
-    """Two versions side by side."""
-
-    def __init__(
-        self, store: pagestore.Store, old: pagestore.Version, new: pagestore.Version
-    ) -> None:
-        self._old, self._new = store.view(old), store.view(new)
-
-    def __enter__(self) -> Compare:
-        return lambda change: differing(self._old, self._new, change)
-
-    def __exit__(self, *_: object) -> None:
-        self._old.close()
-        self._new.close()
 
 
 class _Changes:

@@ -22,7 +22,7 @@ from pagestore.cli.output import (
     table,
 )
 from pagestore.cli.progress import working
-from pagestore.cli.refs import look_up, open_store
+from pagestore.cli.refs import look_up, looking_at, open_store
 from pagestore.cli.screen import Screen
 
 COLUMNS = {"version": "yellow", "names": "cyan", "referred": "", "exclusive": "", "new": ""}
@@ -151,13 +151,13 @@ def _each(
     store: pagestore.Store, refs: tuple[str, ...], asked: list[pagestore.Version | str]
 ) -> Iterator[dict[str, Any]]:
     for ref, one in zip(refs, asked, strict=True):
-        version = store.version(one).id
-        alone = store.freed_by(one)
+        with looking_at(store, ref) as version:
+            alone = store.freed_by(one)
         yield {
             "ref": ref,
-            "version": version,
+            "version": version.id,
             "freed_bytes": alone.freed_bytes,
-            "staying": alone.staying.get(version),
+            "staying": next(iter(alone.staying.values()), None),
         }
 
 

@@ -11,7 +11,7 @@ from pagestore.cli.inspect_map import show_map
 from pagestore.cli.inspect_pages import show_contents, show_table
 from pagestore.cli.inspect_store import show_store
 from pagestore.cli.inspect_version import show_version
-from pagestore.cli.refs import look_up, open_store, region_of
+from pagestore.cli.refs import looking_at, open_store, region_of
 
 RANGE = "From A to before B; either may be left out."
 
@@ -89,8 +89,7 @@ def inspect(
             if not show_store(store_path, number, as_json):
                 raise Quiet(FOUND)
             return
-    with open_store(store_path, "r") as store:
-        version = look_up(store, ref or "main", store.version)
+    with open_store(store_path, "r") as store, looking_at(store, ref or "main") as version:
         if region is None:
             if not show_version(store, version, as_json):
                 raise Quiet(FOUND)

@@ -24,7 +24,7 @@ from pagestore.cli.output import (
     printable,
     table,
 )
-from pagestore.cli.refs import open_store
+from pagestore.cli.refs import looking_at, open_store
 from pagestore.cli.screen import Screen
 
 _ONCE = (None, None)  # a head's name and version stand on its first line only
@@ -100,8 +100,12 @@ def _look_at_whole(store: pagestore.Store, found: Overview) -> None:
 def _look_at_heads(store: pagestore.Store, found: Overview) -> None:
     others = (name for name in store.branches if name != "main")
     for branch in itertools.chain(["main"], itertools.islice(others, HEADS - 1)):
-        version = store.branches[branch]
-        found.heads.append(Head(branch, version, store.layout(version, damaged=found.damage)))
+        try:
+            with looking_at(store, branch) as version:
+                layout = store.layout(version, damaged=found.damage)
+        except pagestore.NotFoundError:  # deleted since it was listed
+            continue
+        found.heads.append(Head(branch, version, layout))
 
 
 # ------------------------------------------------------------------------------- for programs

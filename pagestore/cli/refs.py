@@ -4,7 +4,8 @@ Stores are opened here and nowhere else: only `put` may make one.
 """
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -32,6 +33,13 @@ def look_up(store: pagestore.Store, ref: str, look: Callable[[str], Found]) -> F
         if name in names or name.isdecimal():
             raise  # the library knows better what is not there
         raise missing("snapshot, branch or version", name, names) from None
+
+
+@contextmanager
+def looking_at(store: pagestore.Store, ref: str) -> Iterator[pagestore.Version]:
+    """Yield the version of `ref`, pinned meanwhile: a branch may move on, and leave it to go."""
+    with look_up(store, ref, store.view) as view:
+        yield view.version
 
 
 def region_of(version: pagestore.Version, name: str) -> pagestore.Region:
