@@ -96,7 +96,7 @@ def export(store_path: Path, file: Path, name: str, ref: str) -> None:
 @click.argument("branch_name", metavar="NAME")
 @at_option
 def branch(store_path: Path, branch_name: str, ref: str) -> None:
-    """Start a branch of STORE: of all databases in it, whatever their size, at once."""
+    """Start a branch of STORE, and of all databases in it."""
     with open_store(store_path, "r+") as store:
         version = look_up(store, ref, lambda at: store.create_branch(branch_name, at=at))
         databases = tuple(sorted(version.regions))
