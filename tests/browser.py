@@ -56,6 +56,7 @@ def show(browser, tmp_path):
         page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
         page.on("request", lambda asked: wrong.append(asked.url))
         page.goto(file.as_uri())
+        settle(page)
         opened.append(file.as_uri())
         return page
 
@@ -99,13 +100,21 @@ def place_of(page, name):
     )
 
 
+def settle(page):
+    """Wait until what was asked for is drawn."""
+    page.evaluate("() => new Promise(r => requestAnimationFrame(() => setTimeout(r)))")
+
+
 def click(page, name, **options):
+    settle(page)
     page.locator("#graph").click(position=place_of(page, name), **options)
+    settle(page)
 
 
 def go_to(page, ref):
     page.fill("#goto-text", str(ref))
     page.press("#goto-text", "Enter")
+    settle(page)
 
 
 def shown_value(page, what):

@@ -14,7 +14,7 @@ import pagestore
 from pagestore.cli.report.facts import collect
 from pagestore.cli.report.page import page as page_of
 from pagestore.cli.report.runs import encoded
-from tests.browser import COUNT_OF, click, go_to, picked, place_of
+from tests.browser import COUNT_OF, click, go_to, picked, place_of, settle
 from tests.conftest import PAGE
 from tests.damage import small_store
 from tests.test_report import NASTY
@@ -189,10 +189,11 @@ def test_it_follows_when_the_scheme_changes(history, show):
     page = show(history, color_scheme="light")
     zeros = "#edf0f2", "#212a33"
     page.select_option("#region", "index")
-    page.wait_for_function("() => pagestoreReport.map.region.name === 'index'")
+    settle(page)
     assert page.evaluate(COUNT_OF, zeros[0])
     page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(200)
+    settle(page)
+    settle(page)  # the change is noticed in one frame, and drawn in the next
     assert page.evaluate(COUNT_OF, zeros[1])
     assert not page.evaluate(COUNT_OF, zeros[0])
 
@@ -217,7 +218,7 @@ def test_text_of_a_store_is_only_text(make_store, show):
     page.locator("#map").hover(position={"x": 5, "y": 5})
     page.locator("#graph").hover(position=place_of(page, "main"))
     page.check("#unnamed")
-    page.wait_for_timeout(100)
+    settle(page)
     assert page.locator("img").count() == 0
     assert page.locator("script").count() == 2
     assert name in page.inner_text("#version")

@@ -73,10 +73,10 @@ function broughtTo(version, place) {
   return data.brought[version].find((part) => part[0] === place);
 }
 
-// From the first version that has a region to one that shows it.
-function lineOf(version, place) {
+// From the first of all to a version.
+function lineOf(version) {
   const line = [];
-  for (let v = version; v >= 0 && hasRegion(v, place); v = V.parent[v]) line.push(v);
+  for (let v = version; v >= 0; v = V.parent[v]) line.push(v);
   return line.reverse();
 }
 
@@ -106,7 +106,7 @@ function remembered(find) {
 const shown = remembered((version, place) => {
   const writer = new Int32Array(mostCells[place]).fill(NEVER);
   const origin = new Int32Array(mostCells[place]).fill(NEVER);
-  for (const v of lineOf(version, place)) {
+  for (const v of lineOf(version)) {
     const part = broughtTo(v, place);
     if (!part) continue;
     eachRun(part[1], false, (a, b) => { writer.fill(v, a, b); origin.fill(v, a, b); });
