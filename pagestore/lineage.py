@@ -30,7 +30,7 @@ from pagestore.format import (
     sorted_unique,
 )
 from pagestore.history import Version
-from pagestore.pagetable import Nodes, differences, expand
+from pagestore.pagetable import Nodes, differences, expand, newer
 from pagestore.transaction import Transaction
 
 Spoilt = Callable[..., None]
@@ -107,23 +107,36 @@ def _brought(
     """What a version places elsewhere; the checksums come later, of all of them at once."""
     before = versions.get(VersionId(version.parent or NO_VERSION))
     olds = {region.id: region for region in before.regions.values()} if before else {}
+    since = before.id if before else NO_VERSION
     for region in versions[VersionId(version.id)].regions.values():
         old = olds.get(region.id)
         if old is None or old.table != region.table:
             columns = _NONE
             try:
-                columns = _compared(nodes, old, region)
+                columns = _compared(nodes, old, region, since)
             except CorruptionError as e:
                 spoilt(e, f"version {version.id}, region {region.name!r}: ")
             yield Brought(region.name, region.id, *columns, np.empty(0, np.uint64))
 
 
-def _compared(nodes: Nodes, old: RegionRecord | None, region: RegionRecord) -> Columns:
-    """Page, slot and slot before of every page that lies elsewhere."""
-    found = differences(nodes, old.table if old else Table(), region.table)
-    parts = [(*expand(part.news())[:2], expand(part.olds())[1]) for part in found]
-    page, slot, before = (np.concatenate(column) for column in zip(_NONE, *parts, strict=True))
-    return page, slot, before
+def _compared(
+    nodes: Nodes, old: RegionRecord | None, region: RegionRecord, since: VersionId
+) -> Columns:
+    """Page, slot and slot before of every page that lies elsewhere than in version `since`."""
+    before = old.table if old else Table()
+    came = [_NONE[:2], *newer(nodes, region.table, since, [])]
+    went = [
+        _NONE[:2],
+        *(expand(d.olds())[:2] for d in differences(nodes, before, region.table, -1)),
+    ]
+    (new_page, new_slot), (old_page, old_slot) = (
+        (np.concatenate(column) for column in zip(*parts, strict=True)) for parts in (came, went)
+    )
+    page = sorted_unique(np.concatenate((new_page, old_page)))
+    slot, there = np.zeros((2, len(page)), np.int64)
+    slot[page.searchsorted(new_page)] = new_slot
+    there[page.searchsorted(old_page)] = old_slot
+    return page, slot, there
 
 
 class _Sums:

@@ -33,6 +33,8 @@ def random_history(store, seed, versions=25):
             store.create_branch(branches[-1], at=branch)
     for name in chance.sample(sorted(store.snapshots), len(store.snapshots) // 4):
         store.delete_snapshot(name)
+    if seed % 2:
+        store.compact()
 
 
 def change(ws, chance):
@@ -144,10 +146,10 @@ def test_what_cannot_be_read_is_described_and_the_rest_is_there(make_store, monk
         ws["b"][0] = 2
     compared = lineage._compared
 
-    def failing(nodes, old, region):
+    def failing(nodes, old, region, since):
         if region.name == "a" and old is not None:
             raise pagestore.CorruptionError("page-table node 9 is missing from the catalog")
-        return compared(nodes, old, region)
+        return compared(nodes, old, region, since)
 
     monkeypatch.setattr("pagestore.lineage._compared", failing)
     with pytest.raises(pagestore.CorruptionError, match="node 9"):

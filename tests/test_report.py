@@ -321,10 +321,10 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(store, monkeypatch, tmp_
         ws.commit()
     compared = pagestore.lineage._compared
 
-    def failing(nodes, old, region):
+    def failing(nodes, old, region, since):
         if region.name == "a" and old is None:
             raise pagestore.CorruptionError("page-table node 9 is missing from the catalog")
-        return compared(nodes, old, region)
+        return compared(nodes, old, region, since)
 
     monkeypatch.setattr("pagestore.lineage._compared", failing)
     report(store.path, "-o", tmp_path / "r.html")
