@@ -25,6 +25,8 @@ def on_a_terminal(width, *args, height=40, **more):
     env = environment(
         **{"TERM": "xterm-256color", "TZ": "UTC", "PYTHONIOENCODING": "utf-8", **more}
     )
+    for name in ("COLUMNS", "LINES"):  # they would count for more than the terminal
+        env.pop(name, None)
     child = subprocess.Popen(
         [*COMMAND, *map(str, args)], stdin=theirs, stdout=theirs, stderr=theirs, env=env
     )
