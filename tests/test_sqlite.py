@@ -12,7 +12,7 @@ import pytest
 import pagestore
 
 apsw = pytest.importorskip("apsw")
-from pagestore.sqlite import connect, uri  # noqa: E402 (it needs apsw)
+from pagestore.sqlite import at, branch, connect, snapshot, uri  # noqa: E402 (it needs apsw)
 
 ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})"
 FILL = ROWS + " INSERT INTO t SELECT i, hex(randomblob({})) FROM n"
@@ -98,6 +98,18 @@ def test_spilled_transactions_are_nobodys_business_and_can_be_undone(store, db):
         db.execute(end)
     assert db.pragma("integrity_check") == "ok"
     assert other.execute("SELECT sum(length(b)) FROM t").get == before[0] + 2000 * 4
+
+
+def test_nothing_is_left_of_what_was_undone(store, db):
+    """Pages that SQLite wrote to undo others would hide what somebody else commits then."""
+    db.execute(FILL.format(2000, 100))
+    db.pragma("cache_size", 5)
+    db.execute("BEGIN; UPDATE t SET b = b || 'more'; ROLLBACK")
+    other = connect(store)
+    other.execute("UPDATE t SET b = 'theirs'")
+    assert db.execute("SELECT count(*) FROM t WHERE b = 'theirs'").get == 2000
+    db.execute("BEGIN; UPDATE t SET b = 'mine'; SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; COMMIT")
+    assert other.execute("SELECT count(*) FROM t WHERE b = 'mine'").get == 2000
 
 
 def test_vacuum_gives_space_back(store, db):
@@ -305,6 +317,55 @@ def test_a_reader_of_an_attached_database_is_not_moved_by_a_commit(store, db):
     assert db.execute("SELECT count(*) FROM u WHERE b = 'changed'").get == 2000
 
 
+@pytest.fixture
+def pair(store, db):
+    """A connection with two databases, and another on the second."""
+    other = connect(store, "other.db")
+    other.execute("CREATE TABLE u(a INTEGER PRIMARY KEY, b)")
+    other.execute(FILL.format(2000, 100).replace("INTO t", "INTO u"))
+    db.execute("ATTACH ? AS other", (uri(store, "other.db"),))
+    yield db, other
+    other.close()
+
+
+def test_a_second_database_is_read_at_the_version_of_the_first(store, pair):
+    db, other = pair
+    reading = db.execute("SELECT a, b FROM other.u")
+    next(reading)
+    other.execute("UPDATE u SET b = 'changed'")
+    assert count(db, "main.t") == 0  # a lock on the other database, while this one is being read
+    assert all(len(b) == 200 for _, b in reading)
+    assert db.execute("SELECT count(*) FROM u WHERE b = 'changed'").get == 2000
+
+
+def test_a_database_that_is_read_within_a_transaction_on_another(store, pair):
+    db, other = pair
+    db.execute("BEGIN; INSERT INTO main.t VALUES (1, 1)")
+    reading = db.execute("SELECT a, b FROM other.u")
+    next(reading)
+    with pytest.raises(apsw.BusyError):
+        other.execute("UPDATE u SET b = 'changed'")
+    db.execute("COMMIT")
+    assert all(len(b) == 200 for _, b in reading)
+    other.execute("UPDATE u SET b = 'changed'")
+
+
+def test_a_backup_into_one_database_does_not_commit_another(store, pair):
+    db = pair[0]
+    db.pragma("cache_size", 5, schema="main")
+    db.execute("BEGIN")
+    db.execute(FILL.format(1000, 100))
+    source = apsw.Connection(":memory:")
+    source.execute("CREATE TABLE fresh(x)")
+    before = versions(store)
+    with pytest.raises(apsw.Error), db.backup("other", source, "main") as backup:
+        backup.step()
+    assert versions(store) == before
+    db.execute("ROLLBACK")
+    assert (count(db), count(db, "u")) == (0, 2000)
+    assert db.pragma("integrity_check") == "ok"
+
+
 def test_the_same_database_twice_is_two(store, db):
     db.execute("ATTACH ? AS again", (uri(store),))
     db.execute("INSERT INTO main.t VALUES (1, 1)")
@@ -378,16 +439,32 @@ def test_branches_go_their_own_ways(store, db):
     main.execute("ROLLBACK")
 
 
+def test_the_pragmas_as_functions(store, db):
+    db.execute("INSERT INTO t VALUES (1, 'one')")
+    assert snapshot(db, "it's") == versions(store)
+    db.execute("UPDATE t SET b = 'two'")
+    assert branch(db) == "main"
+    assert at(db, "it's") == store.version("it's").id
+    assert db.execute("SELECT b FROM t").get == "one"
+    assert at(db, store.version("main")) == at(db, store.version("main").id) == versions(store)
+    assert at(db, None) == versions(store)
+    assert branch(db, "other") == "other"
+    db.execute("ATTACH ? AS again", (uri(store, "again.db"),))
+    assert branch(db, schema="again") == "main"
+    with pytest.raises(apsw.SQLError, match="already"):
+        snapshot(db, "it's", schema="again")
+
+
 def test_pragmas_that_cannot_be(store, db):
-    for pragma, value, error in (
-        ("pagestore_at", "nothing", apsw.CantOpenError),
-        ("pagestore_snapshot", "a/../b\n", apsw.SQLError),
-        ("pagestore_snapshot", "main", apsw.SQLError),
-        ("pagestore_diff", None, apsw.SQLError),
-        ("pagestore_nothing", None, apsw.SQLError),
+    for pragma, error, words in (
+        ("pagestore_at='nothing'", apsw.CantOpenError, "no snapshot or branch 'nothing'"),
+        ("pagestore_snapshot='a\n'", apsw.SQLError, "name"),
+        ("pagestore_snapshot='main'", apsw.SQLError, "already"),
+        ("pagestore_diff", apsw.SQLError, "takes a version"),
+        ("pagestore_nothing", apsw.SQLError, "there is no PRAGMA"),
     ):
-        with pytest.raises(error):
-            db.pragma(pragma, value)
+        with pytest.raises(error, match=words):
+            db.execute(f"PRAGMA {pragma}")
     db.execute("BEGIN IMMEDIATE")
     for pragma in ("pagestore_snapshot", "pagestore_at", "pagestore_branch"):
         with pytest.raises(apsw.BusyError, match="transaction"):
