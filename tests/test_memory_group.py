@@ -107,7 +107,7 @@ def within(group, work):
         except BaseException:
             return traceback.format_exc()
 
-    return in_child(child, 60)
+    return in_child(child, 240)
 
 
 @pytest.mark.parametrize("by_itself", [True, False], ids=["by itself", "flush()"])

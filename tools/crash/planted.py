@@ -16,7 +16,7 @@ import lmdb
 import numpy as np
 from attrs import field, frozen
 
-from pagestore import arena, catalog, commit, pins, reclaim, space, transaction, verify
+from pagestore import arena, catalog, commit, decoded, pins, reclaim, space, transaction, verify
 from pagestore.format import SNAPSHOT, named_key
 from tools.crash import rehearse
 from tools.crash.deep import fresh
@@ -302,7 +302,8 @@ def _free_less() -> None:
 
 
 def _trust_records() -> None:
-    _replace(transaction, "unseal", lambda unseal: lambda key, value: value[8:])
+    for module in (transaction, decoded):
+        _replace(module, "unseal", lambda unseal: lambda key, value: value[8:])
 
 
 def _trust_pages() -> None:
