@@ -12,7 +12,7 @@ import pytest
 import pagestore
 
 apsw = pytest.importorskip("apsw")
-from pagestore.sqlite import at, branch, connect, snapshot, uri  # noqa: E402 (it needs apsw)
+from pagestore.sqlite import at, branch, connect, file, snapshot, uri  # noqa: E402 (it needs apsw)
 
 ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})"
 FILL = ROWS + " INSERT INTO t SELECT i, hex(randomblob({})) FROM n"
@@ -82,7 +82,9 @@ def test_pages_of_any_size(make_store, page_size, store_page):
     assert db.execute("SELECT b FROM t WHERE a = 100").get == 100
 
 
-def test_spilled_transactions_are_nobodys_business_and_can_be_undone(store, db):
+@pytest.mark.parametrize("pending", [0, file.PENDING])
+def test_spilled_transactions_are_nobodys_business(store, db, monkeypatch, pending):
+    monkeypatch.setattr(file, "PENDING", pending)
     db.execute(FILL.format(2000, 100))
     other = connect(store)
     before = db.execute("SELECT sum(length(b)), count(*) FROM t").get
@@ -100,8 +102,10 @@ def test_spilled_transactions_are_nobodys_business_and_can_be_undone(store, db):
     assert other.execute("SELECT sum(length(b)) FROM t").get == before[0] + 2000 * 4
 
 
-def test_nothing_is_left_of_what_was_undone(store, db):
+@pytest.mark.parametrize("pending", [0, file.PENDING])
+def test_nothing_is_left_of_what_was_undone(store, db, monkeypatch, pending):
     """Pages that SQLite wrote to undo others would hide what somebody else commits then."""
+    monkeypatch.setattr(file, "PENDING", pending)
     db.execute(FILL.format(2000, 100))
     db.pragma("cache_size", 5)
     db.execute("BEGIN; UPDATE t SET b = b || 'more'; ROLLBACK")
@@ -230,7 +234,9 @@ def test_a_foreign_write_is_seen_or_refused(store, db):
     assert db.execute("SELECT b FROM t").get == "then"
 
 
-def test_no_space_is_sqlites_full_and_undoes_the_transaction(store, db, monkeypatch):
+@pytest.mark.parametrize("locking", ["normal", "exclusive"])
+def test_no_space_is_sqlites_full_and_undoes_the_transaction(store, db, monkeypatch, locking):
+    db.pragma("locking_mode", locking)
     db.execute("INSERT INTO t VALUES (1, 1)")
 
     def full(*_, **__):
@@ -377,22 +383,66 @@ def test_the_same_database_twice_is_two(store, db):
     db.execute("ROLLBACK")
 
 
-@pytest.mark.parametrize("first", ["file", "store"])
-def test_with_a_database_in_a_file(store, db, tmp_path, first):
-    """With two files SQLite uses a super-journal, and hears of no error after its end."""
-    names = [str(tmp_path / "x.db"), str(tmp_path / "y.db")]
-    if first == "file":
-        db = apsw.Connection(names.pop(), flags=apsw.SQLITE_OPEN_URI | 6)
-        db.execute("ATTACH ? AS stored", (uri(store),))
+@pytest.fixture(params=["file", "store"])
+def mixed(request, store, db, tmp_path):
+    """A connection with a database in the store, and two in files: SQLite uses a super-journal."""
+    names = [f"file:{tmp_path}/{i}.db?vfs=unix" for i in range(2)]
+    db.execute("CREATE TABLE stored(x)")
+    mixed, schemas = db, ["a0", "a1"]
+    if request.param == "file":
+        mixed, schemas = (
+            apsw.Connection(names.pop(), flags=apsw.SQLITE_OPEN_URI | 6),
+            ["main", "a0"],
+        )
+        mixed.execute("ATTACH ? AS s", (uri(store),))
     for i, name in enumerate(names):
-        db.execute(f"ATTACH ? AS a{i}; CREATE TABLE a{i}.x{i}(x)", (name,))
-        db.execute(f"PRAGMA a{i}.journal_mode = delete")
+        mixed.execute(f"ATTACH ? AS a{i}", (name,))
+    for i, schema in enumerate(schemas):
+        mixed.execute(f"CREATE TABLE {schema}.x{i}(x)")
+        assert mixed.pragma("journal_mode", schema=schema) == "delete"
+    yield mixed
+    mixed.close()
+
+
+MIXED = "BEGIN; INSERT INTO stored VALUES (1); INSERT INTO x0 VALUES (1); INSERT INTO x1 VALUES (1)"
+
+
+def test_with_databases_in_files(store, mixed, tmp_path):
     before = versions(store)
-    inserts = "".join(f"INSERT INTO x{i} VALUES (1);" for i in range(len(names)))
-    db.execute(f"BEGIN; INSERT INTO t VALUES (1, 1); {inserts} COMMIT")
+    mixed.execute(f"{MIXED}; COMMIT")
     assert versions(store) == before + 1
-    assert count(db) == 1
-    assert count(db, "x0") == 1
+    assert [count(mixed, table) for table in ("stored", "x0", "x1")] == [1, 1, 1]
+    assert {p.name for p in tmp_path.iterdir()} == {"0.db", "1.db", store.path.name}
+
+
+def test_no_space_in_a_transaction_over_files_too(mixed, monkeypatch):
+    """SQLite hears of no error once the super-journal is gone: it must hear of it before."""
+
+    def full(*_, **__):
+        raise pagestore.FullError("none left")
+
+    mixed.execute(MIXED)
+    with monkeypatch.context() as patch:
+        patch.setattr(pagestore.Workspace, "commit", full)
+        with pytest.raises(apsw.FullError):
+            mixed.execute("COMMIT")
+    assert [count(mixed, table) for table in ("stored", "x0", "x1")] == [0, 0, 0]
+
+
+def test_a_super_journal_is_a_file(mixed, tmp_path, monkeypatch):
+    """Journals of files name it; not found after a crash it would say that they committed."""
+    seen = []
+
+    def full(*_, **__):
+        seen.extend(p.name for p in tmp_path.iterdir() if "-mj" in p.name)
+        raise pagestore.FullError("none left")
+
+    mixed.execute(MIXED)
+    with monkeypatch.context() as patch:
+        patch.setattr(pagestore.Workspace, "commit", full)
+        with pytest.raises(apsw.FullError):
+            mixed.execute("COMMIT")
+    assert len(seen) == 1
 
 
 # -------------------------------------------------------------------------- snapshots, branches

@@ -1,8 +1,8 @@
 """The virtual file system that SQLite opens databases through.
 
 Owns: the name ``pagestore`` in SQLite, and what a database's name means. Everything but databases
-is left to the system's own file system; journals are kept in memory, as nothing has to outlive the
-process for a rollback.
+is left to the system's own file system; their journals are kept in memory, as nothing has to
+outlive the process for a rollback. Not so a super-journal: the journals of files refer to it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pagestore.sqlite.meaning import translated
 from pagestore.sqlite.session import Session
 
 NAME = "pagestore"
-JOURNALS = apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_SUPER_JOURNAL | apsw.SQLITE_OPEN_WAL
+JOURNALS = apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_WAL
+SUFFIXES = "-journal", "-wal"
 
 
 class Place(NamedTuple):
@@ -84,11 +85,13 @@ class PagestoreVFS(apsw.VFS):
         return file
 
     def xAccess(self, pathname: str, flags: int) -> bool:
-        """No journal is ever found: there is nothing to recover."""
-        return flags != apsw.SQLITE_ACCESS_EXISTS and super().xAccess(pathname, flags)
+        """No journal of a database is ever found: there is nothing to recover."""
+        return not pathname.endswith(SUFFIXES) and super().xAccess(pathname, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
-        """Journals are gone by themselves."""
+        """Journals of databases are gone by themselves; a super-journal is a file (see `file`)."""
+        if not filename.endswith(SUFFIXES):
+            super().xDelete(filename, syncdir)
 
 
 def _store(path: Path, flags: int) -> pagestore.Store:
