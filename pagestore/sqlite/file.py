@@ -25,7 +25,7 @@ import numpy as np
 
 import pagestore
 from pagestore.sqlite import pragmas
-from pagestore.sqlite.meaning import translated
+from pagestore.sqlite.meaning import meaning, translated
 from pagestore.sqlite.session import NONE, RESERVED, Session
 
 PENDING = 4 << 20  # bytes that are kept here, before they go to the workspace
@@ -144,13 +144,23 @@ class DatabaseFile:
 
     # --------------------------------------------------------------------- locks and commits
 
-    @translated
     def xLock(self, level: int) -> None:
         if level > self.level:
-            self.session.lock(self, level)
+            try:  # by itself: each read transaction comes by
+                self.session.lock(self, level)
+            except apsw.Error:
+                raise
+            except Exception as e:
+                raise meaning(e) from e
+
+    def xUnlock(self, level: int) -> None:
+        if self.level < RESERVED:  # nothing was written
+            self.level = min(self.level, level)
+        else:
+            self._unlock(level)
 
     @translated
-    def xUnlock(self, level: int) -> None:
+    def _unlock(self, level: int) -> None:
         if level < self.level:
             self.session.unlock(self, level)
 
