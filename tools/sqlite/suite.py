@@ -63,16 +63,16 @@ class Outcomes(unittest.TestResult):
     def __init__(self, *, ours: bool) -> None:
         super().__init__()
         self.ours = ours
-        self.files: Files | None = None
+        self.files: list[Files] = []  # all: a connection in memory may still point to an old one
         self.outcomes: dict[str, str] = {}
         self.showAll = False  # what a text result has, and theirs looks at
 
     def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
         if self.ours:  # a test that shuts SQLite down leaves it with the stock default
-            if self.files is not None:
-                self.files.unregister()
-            self.files = Files("pagestore-files", default=True)
+            if self.files:
+                self.files[-1].unregister()
+            self.files.append(Files("pagestore-files", default=True))
 
     def addSuccess(self, test: unittest.TestCase) -> None:
         self.outcomes.setdefault(_name(test), "passed")
