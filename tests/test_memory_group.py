@@ -4,6 +4,7 @@ Needs the right to make a control group.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -101,6 +102,7 @@ def within(group, work):
     """Run `work` in a child of the group; its text."""
 
     def child():
+        gc.freeze()  # a collection would write to, and so copy, all that the tests' process holds
         group.enter()
         try:
             return work()
