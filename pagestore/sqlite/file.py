@@ -31,6 +31,7 @@ from pagestore.sqlite.session import NONE, RESERVED, Session
 PENDING = 4 << 20  # bytes that are kept here, before they go to the workspace
 COUNTERS = 24, 16  # where in the header a change of the file shows, and how many bytes
 OTHER_COUNTERS = b"\xff" * 16
+FEW_READS = 32  # before memory is laid out for the file
 
 
 class DatabaseFile:
@@ -43,11 +44,12 @@ class DatabaseFile:
         self.written = False  # since the last commit
         self.synced = False  # since the last write
         self._moved = False
-        self._raw = memoryview(b"")  # what the view has of the file
+        self._raw: memoryview | None = None  # what the view has of the file, once it is laid out
+        self._reads_left = FEW_READS  # before it is
         self._pending: dict[int, bytes] = {}  # what is not in the view yet, by offset
         self._pending_bytes = 0
         self._pending_page = 0  # the size of each
-        self._room = self._size = 0  # of the region in the view, and of the file
+        self._room = self._kept = self._size = 0  # of the region, what counts of it, of the file
         session.members.append(self)
         self.bind()
 
@@ -57,18 +59,14 @@ class DatabaseFile:
         self._moved |= moved
         self.written = self.synced = False
         self._pending, self._pending_bytes = {}, 0
-        try:
-            array = self.session.view.peek(self.name)
-        except pagestore.NotFoundError:
-            array = np.empty(0, np.uint8)
-        if array.dtype != np.uint8 or array.ndim != 1:
+        region = self.session.view.regions.get(self.name)
+        if region is not None and (region.dtype != np.uint8 or len(region.shape) != 1):
             raise apsw.CantOpenError(f"region {self.name!r} is an array, not a database")
-        self._raw = array.data
-        self._room = self._size = len(array)
+        self._room = self._kept = self._size = 0 if region is None else region.nbytes
 
     def release(self) -> None:
         """Let go of the region's memory: it can only be laid out anew where nobody looks at it."""
-        self._raw = memoryview(b"")
+        self._raw = None
 
     @property
     def exists(self) -> bool:
@@ -83,6 +81,19 @@ class DatabaseFile:
         if self._moved and (offset, amount) == COUNTERS:
             self._moved = False
             return OTHER_COUNTERS
+        raw = self._raw
+        return self._look(amount, offset) if raw is None else raw[offset : offset + amount]
+
+    @translated
+    def _look(self, amount: int, offset: int) -> bytes | memoryview:
+        """Read where memory is not laid out: who opens a branch may want a few pages only."""
+        amount = min(amount, self._kept - offset)
+        if amount <= 0:
+            return b""
+        if self._reads_left:
+            self._reads_left -= 1
+            return self.session.view.read(self.name, offset, amount)
+        self._raw = self.session.view.peek(self.name).data[: self._kept]
         return self._raw[offset : offset + amount]
 
     @translated
@@ -93,7 +104,8 @@ class DatabaseFile:
         page = self._pending_page
         if data is not None or amount != page or offset % page:
             self.flush()  # other pieces than were written: not while a transaction goes on, mostly
-        return self._raw[offset : offset + amount]
+        raw = self._raw
+        return self._look(amount, offset) if raw is None else raw[offset : offset + amount]
 
     def xFileSize(self) -> int:
         return self._size
@@ -117,24 +129,24 @@ class DatabaseFile:
     @translated
     def xTruncate(self, size: int) -> None:
         self.flush()
-        self._size = size
-        self._raw = self._raw[:size]
+        self._size = self._kept = size
+        self.release()
         self.written, self.synced = True, False
 
     def flush(self) -> None:
         """Bring the workspace's region to the file's length (F1) and contents."""
-        workspace, kept = self._workspace, len(self._raw)
+        workspace = self._workspace
         self.release()
         if not self.exists:
             workspace.create(self.name, 0)
-        for size in (kept, self._size):  # what was cut off between reads as zeros
+        for size in (self._kept, self._size):  # what was cut off between reads as zeros
             if size != self._room:
                 workspace.truncate(self.name, size)
                 self._room = size
         for offset, data in _runs(self._pending):
             workspace.write(self.name, offset, data)
         self._pending, self._pending_bytes = {}, 0
-        self._raw = workspace.peek(self.name).data
+        self._kept = self._size
 
     @property
     def _workspace(self) -> pagestore.Workspace:
