@@ -4,20 +4,20 @@ Needs the right to make a control group.
 """
 
 import contextlib
-import gc
 import os
 import signal
 import subprocess
+import sys
 import time
-import traceback
 from pathlib import Path
 
 import pytest
 
 import pagestore
 from pagestore.format import RESERVED
-from tests.damage import PAGE, assert_clean, in_child
+from tests.damage import PAGE, assert_clean
 
+ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 96 << 20
 BIG = 40  # pieces of a region that is larger than the limit
 PIECE = 1024  # pages
@@ -32,9 +32,6 @@ class Group:
         (at / limit_name).write_text(str(LIMIT))
         if swap_name and (at / swap_name).exists():
             (at / swap_name).write_text("0" if swap_name.startswith("memory.swap") else str(LIMIT))
-
-    def enter(self):
-        (self.at / "cgroup.procs").write_text(str(os.getpid()))
 
     def remove(self):
         for _ in range(100):
@@ -98,39 +95,60 @@ def corner(array):
     return array[:, -1, 512].tolist()
 
 
-def within(group, work):
-    """Run `work` in a child of the group; its text."""
-
-    def child():
-        gc.freeze()  # a collection would write to, and so copy, all that the tests' process holds
-        group.enter()
-        try:
-            return work()
-        except BaseException:
-            return traceback.format_exc()
-
-    return in_child(child, 240)
+CHILD = "import sys; from tests import test_memory_group as t; t.child(*sys.argv[1:])"
 
 
-@pytest.mark.parametrize("by_itself", [True, False], ids=["by itself", "flush()"])
-def test_changes_larger_than_the_group_may_hold(big, group, by_itself):
-    def work():
-        with pagestore.open(big, flush_share=0.25 if by_itself else 1) as store:
-            assert store._shared.private_limit <= LIMIT
-            with store.begin() as ws:
-                for i in range(BIG):
-                    ws["a"][i, :, 1::512] = i + 100
-                    ws["a"][i, :, ::512] += 1
-                    if not by_itself:
-                        ws.flush()
-                ws.snapshot("large")
-            view = store.view("large")
-            assert int(view["a"][:, :, ::512].sum(dtype="i8")) == sum(
-                PIECE * 8 * (i + 2) for i in range(BIG)
-            )
-            return str(corner(view["a"]))
+def within(group, work, *arguments):
+    """Run a function of this module in a group; its text.
 
-    assert within(group, work) == str([i + 2 for i in range(BIG)])
+    In a process of its own: what a forked one copies of the tests' memory counts too.
+    """
+    command = [sys.executable, "-c", CHILD, str(group.at), work.__name__, *map(str, arguments)]
+    run = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    if run.returncode < 0:
+        return f"signal {-run.returncode}"
+    return run.stdout.strip() or run.stderr
+
+
+def child(at, work, *arguments):
+    (Path(at) / "cgroup.procs").write_text(str(os.getpid()))
+    print(globals()[work](*arguments))
+
+
+def change_all(path, how):
+    by_itself = how == "by itself"
+    with pagestore.open(path, flush_share=0.25 if by_itself else 1) as store:
+        assert store._shared.private_limit <= LIMIT
+        with store.begin() as ws:
+            for i in range(BIG):
+                ws["a"][i, :, 1::512] = i + 100
+                ws["a"][i, :, ::512] += 1
+                if not by_itself:
+                    ws.flush()
+            ws.snapshot("large")
+        view = store.view("large")
+        assert int(view["a"][:, :, ::512].sum(dtype="i8")) == sum(
+            PIECE * 8 * (i + 2) for i in range(BIG)
+        )
+        return str(corner(view["a"]))
+
+
+def change_too_much(path):
+    store = pagestore.open(path)
+    ws = store.begin()
+    ws["a"][0] = 200
+    ws.snapshot("acknowledged")
+    ws["a"][1] = 201
+    ws.flush()
+    ws["a"][:] = 202  # more than there may be, in one statement
+    return "alive"
+
+
+@pytest.mark.parametrize("how", ["by itself", "flush()"])
+def test_changes_larger_than_the_group_may_hold(big, group, how):
+    assert within(group, change_all, big, how) == str([i + 2 for i in range(BIG)])
     with pagestore.open(big) as store:
         assert corner(store.view("main")["a"]) == [i + 2 for i in range(BIG)]
         assert_clean(store)
@@ -139,17 +157,7 @@ def test_changes_larger_than_the_group_may_hold(big, group, by_itself):
 def test_killed_for_its_memory(big, group):
     """Everything acknowledged is there, and what the process had set aside comes back."""
 
-    def work():
-        store = pagestore.open(big)
-        ws = store.begin()
-        ws["a"][0] = 200
-        ws.snapshot("acknowledged")
-        ws["a"][1] = 201
-        ws.flush()
-        ws["a"][:] = 202  # more than there may be, in one statement
-        return "alive"
-
-    assert within(group, work) == f"signal {signal.SIGKILL}"
+    assert within(group, change_too_much, big) == f"signal {signal.SIGKILL}"
     with pagestore.open(big) as store:
         assert list(store.snapshots) == ["acknowledged"]
         assert corner(store.view("acknowledged")["a"]) == [200, *range(2, BIG + 1)]
