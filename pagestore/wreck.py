@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from attr import frozen
 
-from pagestore.bounds import check_version
+from pagestore.decoded import version_of
 from pagestore.engine import ARENA, BALLAST, CATALOG, PINS, absolute
 from pagestore.errors import CorruptionError, FormatError, NotFoundError
 from pagestore.format import (
@@ -28,7 +28,6 @@ from pagestore.format import (
     Superblock,
     VersionRecord,
     key_name,
-    split_version_key,
     unseal,
 )
 from pagestore.history import Version, utc
@@ -156,10 +155,8 @@ def _versions(path: str, damage: list[str]) -> tuple[Version, ...]:
 
 
 def _note_version(key: bytes, raw: bytes, records: dict[int, VersionRecord]) -> None:
-    record = VersionRecord.unpack(raw)
-    check_version(record)
-    if record.id != split_version_key(key)[0]:
-        raise CorruptionError(f"version {record.id} lies under another's key")
+    record = version_of(key, raw, None)
+    assert record is not None  # it raises
     known = records.get(record.id)
     if known is None or record.parent < known.parent:  # as its ancestors go, its parent is older
         records[record.id] = record
