@@ -143,7 +143,7 @@ class Engine:
         self.handles = 0
         self.mapping = mapping
         self._flush_share = flush_share
-        self.pid = os.getpid()
+        self.inherited = False  # this process was forked from the one that opened the store
         self.cache = NodeCache()
         self.dense = DenseLeaves()
         self.space = Space()
@@ -208,7 +208,7 @@ class Engine:
     def check_open(self) -> None:
         if self.closed:
             raise ClosedError(f"the store {self.path} is closed")
-        if os.getpid() != self.pid:
+        if self.inherited:
             raise ClosedError(
                 f"the store {self.path} was opened before fork: open it again in the child"
             )
@@ -359,7 +359,7 @@ def _detach(engine: Engine) -> None:
     for key, registered in list(_registry.items()):
         if registered is engine:
             del _registry[key]
-    if os.getpid() == engine.pid:
+    if not engine.inherited:
         with engine.lock, contextlib.ExitStack() as last_first:  # each, whatever another raises
             last_first.callback(engine.tracker.close)
             last_first.callback(engine.pins.close)
@@ -381,6 +381,7 @@ def _after_fork() -> None:
     _registry_lock = threading.RLock()
     _attaching.clear()
     for engine in _registry.values():
+        engine.inherited = True
         engine.catalog.forget()
     _registry.clear()
 

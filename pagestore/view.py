@@ -18,6 +18,7 @@ from pagestore.diff import moved_pages, page_count
 from pagestore.direct import Direct
 from pagestore.engine import Engine
 from pagestore.errors import (
+    BrokenError,
     ClosedError,
     CorruptionError,
     InvalidError,
@@ -54,6 +55,7 @@ class View(Mapping[str, Any]):
         self._wirings: dict[str, Wiring] = {}
         self._directs: dict[str, Direct] = {}
         self._closed = False
+        self._lost = ""  # why a workspace cannot go on
         self._seen = -1  # the transaction in which the version was last seen to be a branch's head
 
     # ------------------------------------------------------------------------------- mapping
@@ -189,6 +191,8 @@ class View(Mapping[str, Any]):
         self._engine.check_open()
         if self._closed:
             raise ClosedError(f"this view of {self._engine.path} is closed")
+        if self._lost:
+            raise BrokenError(f"{self._lost}: close it and begin another")
 
     def _at_head(self, branch: str) -> bool:
         """Whether the version is the branch's head; next to free while nobody commits anything."""
@@ -259,6 +263,11 @@ class LiveView(View):
         self.branch = branch
         self._torn = False  # a refresh failed: some pages may be those of another version
 
+    @property
+    def current(self) -> bool:
+        """Whether the version is the branch's head; next to free while nobody commits anything."""
+        return not self._torn and self._at_head(self.branch)
+
     def refresh(self) -> bool:
         """Move to the branch's head, remapping only what changed.
 
@@ -276,7 +285,7 @@ class LiveView(View):
             The process may have no more memory or mappings: arrays may show pages of both
             versions until a refresh succeeds.
         """
-        if not self._torn and self._at_head(self.branch):
+        if self.current:
             return False
         self._check()
         record, pin = self._engine.pin_branch(self.branch)

@@ -73,7 +73,6 @@ class Workspace(View):
         self._drafts: dict[str, Draft] = {}
         self._deleted: dict[str, RegionRecord] = {}
         self._next_check = 0.0
-        self._lost = ""  # why this workspace cannot go on
         self._adopt(record)
 
     def __exit__(
@@ -308,11 +307,6 @@ class Workspace(View):
                 raise
             raise BrokenError(f"{self._lost} ({e}): close it and begin another") from e
 
-    def _check(self) -> None:
-        super()._check()
-        if self._lost:
-            raise BrokenError(f"{self._lost}: close it and begin another")
-
     def _settle(self, done: Committed) -> None:
         """Stand on the version that was committed; memory shows all but others' work already."""
         record = done.version
@@ -350,8 +344,7 @@ class Workspace(View):
     @property
     def current(self) -> bool:
         """Whether the base is the branch's head; next to free while nobody commits anything."""
-        with self._lock:
-            return self._at_head(self.branch)
+        return self._at_head(self.branch)
 
     def refresh(self) -> bool:
         """Move to the branch's head, keeping uncommitted changes.

@@ -234,6 +234,35 @@ def test_a_foreign_write_is_seen_or_refused(store, db):
     assert db.execute("SELECT b FROM t").get == "then"
 
 
+def test_a_foreign_write_to_another_page_is_refused_too(store, db):
+    """It would be merged, and stay hidden behind SQLite's cache."""
+    db.execute(FILL.format(500, 500))
+    assert db.execute("SELECT sum(length(b)) FROM t").get == 500 * 1000
+    db.execute("BEGIN IMMEDIATE; UPDATE t SET b = 'mine' WHERE a = 1")
+    with store.begin() as ws:
+        place = bytes(ws["main.db"]).index(db.execute("SELECT b FROM t WHERE a = 400").get.encode())
+        ws.write("main.db", place, b"seen")
+    with pytest.raises(apsw.IOError):
+        db.execute("COMMIT")
+    assert db.execute("SELECT count(*) FROM t WHERE b = 'mine'").get == 0
+    assert db.execute("SELECT substr(b, 1, 4) FROM t WHERE a = 400").get == "seen"
+    db.execute("UPDATE t SET b = 'mine' WHERE a = 1")
+    assert db.pragma("integrity_check") == "ok"
+
+
+def test_what_a_commit_takes_over_is_seen(store, db):
+    """Another database that came with one's own commit, and counts its changes alike."""
+    db.execute("ATTACH ? AS other", (uri(store, "other.db"),))
+    db.execute("CREATE TABLE other.u(x); INSERT INTO other.u VALUES ('old')")
+    assert db.execute("SELECT x FROM u").get == "old"
+    db.execute("BEGIN; INSERT INTO main.t VALUES (1, 1)")
+    with store.begin() as ws:  # as an import would
+        raw = bytes(ws["other.db"])
+        ws.write("other.db", raw.index(b"old"), b"new")
+    db.execute("COMMIT")
+    assert db.execute("SELECT x FROM u").get == "new"
+
+
 @pytest.mark.parametrize("locking", ["normal", "exclusive"])
 def test_no_space_is_sqlites_full_and_undoes_the_transaction(store, db, monkeypatch, locking):
     db.pragma("locking_mode", locking)

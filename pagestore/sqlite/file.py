@@ -60,6 +60,7 @@ class DatabaseFile:
         self.written = self.synced = False
         self._pending, self._pending_bytes = {}, 0
         region = self.session.view.regions.get(self.name)
+        self.exists = region is not None  # the view has such a region
         if region is not None and (region.dtype != np.uint8 or len(region.shape) != 1):
             raise apsw.CantOpenError(f"region {self.name!r} is an array, not a database")
         self._room = self._kept = self._size = 0 if region is None else region.nbytes
@@ -67,11 +68,6 @@ class DatabaseFile:
     def release(self) -> None:
         """Let go of the region's memory: it can only be laid out anew where nobody looks at it."""
         self._raw = None
-
-    @property
-    def exists(self) -> bool:
-        """Whether the view has such a region."""
-        return self.name in self.session.view
 
     # ------------------------------------------------------------------------------- reading
 
@@ -136,17 +132,22 @@ class DatabaseFile:
     def flush(self) -> None:
         """Bring the workspace's region to the file's length (F1) and contents."""
         workspace = self._workspace
-        self.release()
         if not self.exists:
             workspace.create(self.name, 0)
+            self.exists = True
         for size in (self._kept, self._size):  # what was cut off between reads as zeros
             if size != self._room:
+                self.release()
                 workspace.truncate(self.name, size)
                 self._room = size
         for offset, data in _runs(self._pending):
             workspace.write(self.name, offset, data)
         self._pending, self._pending_bytes = {}, 0
         self._kept = self._size
+
+    def committed(self) -> None:
+        """Begin anew after a commit of what was written: all else is as it was."""
+        self.written = self.synced = False
 
     @property
     def _workspace(self) -> pagestore.Workspace:
@@ -166,15 +167,14 @@ class DatabaseFile:
                 raise meaning(e) from e
 
     def xUnlock(self, level: int) -> None:
-        if self.level < RESERVED:  # nothing was written
-            self.level = min(self.level, level)
-        else:
+        if level < self.level < RESERVED:  # nothing was written
+            self.level = level
+        elif level < self.level:
             self._unlock(level)
 
     @translated
     def _unlock(self, level: int) -> None:
-        if level < self.level:
-            self.session.unlock(self, level)
+        self.session.unlock(self, level)
 
     @translated
     def xCheckReservedLock(self) -> bool:

@@ -52,6 +52,7 @@ class Session:
         self.members: list[DatabaseFile] = []
         self.connection = 0  # the address of SQLite's own object
         self.frozen = at is not None
+        self.writing = False  # a transaction that writes is open
         self._locks = WriteLocks(store.path) if store.writable else None
         self.show(branch, at)
 
@@ -67,6 +68,7 @@ class Session:
         with contextlib.suppress(AttributeError):  # the first time there is none
             self.view.close()
         self.branch, self.at, self.view = branch, at, view
+        self._moving = None if isinstance(view, pagestore.SnapshotView) else view
         for member in self.members:
             member.bind(moved=True)
 
@@ -75,29 +77,23 @@ class Session:
         """The highest lock of a member: a transaction is open, or one that writes."""
         return max([member.level for member in self.members])
 
-    @property
-    def writing(self) -> bool:
-        """Whether a transaction that writes is open."""
-        return self.level >= RESERVED
-
     # --------------------------------------------------------------------------------- locks
 
     def lock(self, member: DatabaseFile, level: int) -> None:
         """Let a member have a lock; raise `apsw.BusyError` where another has what it takes."""
-        held = self.level
         if level >= RESERVED:
             if member.level < RESERVED:
                 self._claim({m.name for m in self.members if m.level or m is member})
-        elif held == NONE:
-            self.follow()
-        elif held >= RESERVED:
+            self.writing = True
+        elif self.writing:
             self._claim({member.name})  # or a commit might move it under its reader (Q1)
+        elif self._moving is not None and not self._moving.current and not self.level:
+            self.follow()
         member.level = level
 
     def follow(self) -> None:
         """Show the branch's newest version."""
-        view = self.view
-        if not isinstance(view, pagestore.SnapshotView) and view.refresh():
+        if self._moving is not None and self._moving.refresh():
             for member in self.members:
                 member.bind(moved=True)
 
@@ -126,7 +122,8 @@ class Session:
         """Let a member go back to a lower lock; what it wrote and did not commit is undone."""
         ends = member.level >= RESERVED > level
         member.level = level
-        if ends and not self.writing:
+        if ends and self.level < RESERVED:
+            self.writing = False
             if any(m.written for m in self.members):
                 self.rollback()
             if self._locks is not None:
@@ -150,12 +147,18 @@ class Session:
                 raise apsw.IOError("the same connection is in a transaction on another database")
             for m in written:
                 m.flush()
+            moves = not view.current  # to what others committed to other databases, then
+            if moves and self._changed(view, [m.name for m in written]):
+                raise apsw.IOError("somebody wrote to the database without its lock")
             view.commit()
         except BaseException:
             self.rollback()
             raise
         for m in self.members:
-            m.bind()
+            if m in written:
+                m.committed()
+            elif moves:
+                m.bind(moved=True)
 
     def rollback(self) -> None:
         """Forget what was written since the last commit."""

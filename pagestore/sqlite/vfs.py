@@ -86,7 +86,9 @@ class PagestoreVFS(apsw.VFS):
 
     def xAccess(self, pathname: str, flags: int) -> bool:
         """No journal of a database is ever found: there is nothing to recover."""
-        return not pathname.endswith(SUFFIXES) and super().xAccess(pathname, flags)
+        if pathname.endswith(SUFFIXES):
+            return False
+        return super().xAccess(pathname, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         """Journals of databases are gone by themselves; a super-journal is a file (see `file`)."""
