@@ -26,7 +26,7 @@ from tools.bench.work import MODULES
 
 ROOT = Path(__file__).parents[2]
 USUAL = "pagestore,limit,lmdb,sqlite,rocksdb,reflink"  # no more than a package each
-TURNS = ("pagestore_arrays", "pagestore_writes", "limit")
+TURNS = ("pagestore_arrays", "pagestore_writes", "limit", "limit_new")
 BASE = ("pagestore_arrays", "limit")
 MORE_TURNS = {"W2": ("lmdb_versions",)}  # too close to be told apart otherwise
 # Seconds: a work item of those that take turns, of another peer, and all of another peer's.

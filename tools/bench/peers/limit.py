@@ -75,17 +75,20 @@ print(numpy.memmap(sys.argv[1] + "/region", mode="r")[0])
             self._areas[count] = file
 
     def commit(self) -> Key:
-        count = len(self._pages)
-        if count:
-            self.prepare(count)
-            data = self._memory[self._pages]
-            self._turn = (self._turn + 1) % AREAS
-            os.pwrite(self._areas[count], data.view(np.uint8).data, self._turn * count * PAGE)
-            os.fdatasync(self._areas[count])
+        if len(self._pages):
+            self._store(self._memory[self._pages].view(np.uint8).data)
             self._pages = self._pages[:0]
         with self._env.begin(write=True) as txn:
             txn.put(b"head", os.urandom(16))
         return "now"
+
+    def _store(self, data: memoryview) -> None:
+        """Write pages durably, over those of some commits ago."""
+        count = len(data) // PAGE
+        self.prepare(count)
+        self._turn = (self._turn + 1) % AREAS
+        os.pwrite(self._areas[count], data, self._turn * len(data))
+        os.fdatasync(self._areas[count])
 
     def fork(self) -> float:
         """Seconds that a snapshot by `fork` takes: all memory, but as mortal as the child."""

@@ -16,7 +16,7 @@ def run(bench: Bench) -> None:
         for count, rounds in ((0, 60), (1, 60), (100, 60), (bench.scale.many, 10)):
             _case(bench, stores, count, bench.scale.times(rounds))
         for store in stores:
-            if isinstance(store.peer, Limit):
+            if type(store.peer) is Limit:
                 forks, copies = interleave(5, store.peer.fork, store.peer.copy)
                 bench.emit(store, "fork", "not durable", forks)
                 bench.emit(store, "copy of all memory", "not durable", copies)
