@@ -3,6 +3,8 @@
 import errno
 import mmap
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -16,6 +18,14 @@ from tools.crash.states import states
 from tools.scratch import directory_in_memory
 
 needs_compiler = pytest.mark.skipif(shim.compiler() is None, reason="no C compiler")
+
+
+@needs_compiler
+def test_the_recorder_leaves_nothing_behind(tmp_path):
+    code = "from tools.crash import shim; assert shim.build().exists()"
+    environment = os.environ | shim.search_path() | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.fixture

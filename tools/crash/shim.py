@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import enum
 import functools
@@ -74,10 +75,17 @@ def build() -> Path:
     cc = compiler()
     if cc is None:
         raise FileNotFoundError("there is no C compiler (cc) to build the recorder with")
-    target = Path(tempfile.mkdtemp(prefix="pagestore-shim-")) / "shim.so"
+    folder = tempfile.mkdtemp(prefix="pagestore-shim-")
+    atexit.register(_remove, folder, os.getpid())
+    target = Path(folder) / "shim.so"
     flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([cc, *flags, "-o", str(target), str(_SOURCE), "-ldl", "-lpthread"], check=True)
     return target
+
+
+def _remove(folder: str, maker: int) -> None:
+    if os.getpid() == maker:  # a forked child may end first
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def search_path() -> dict[str, str]:
