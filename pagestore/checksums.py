@@ -21,16 +21,21 @@ from pagestore.format import (
 )
 
 _SIZE = SUMS_CHUNK * 8
+LOADED_AT_ONCE = 64  # records: memory that is used again, not touched for the first time
 _WITHIN = np.arange(SUMS_CHUNK)
 
 
 def read_sums(records: Records, slots: IntArray) -> SumArray:
     """Checksums of the pages in some slots (in any order)."""
-    if not len(slots):
-        return np.empty(0, np.uint64)
-    chunks = sorted_unique(slots // SUMS_CHUNK)
-    table = _load(records, chunks, missing=False)
-    sums: SumArray = table[np.searchsorted(chunks, slots // SUMS_CHUNK), slots % SUMS_CHUNK]
+    order = np.argsort(slots, kind="stable")
+    ordered = slots[order]
+    chunk, within = ordered // SUMS_CHUNK, ordered % SUMS_CHUNK
+    sums, chunks = np.empty(len(slots), np.uint64), sorted_unique(chunk)
+    for i in range(0, len(chunks), LOADED_AT_ONCE):
+        some = chunks[i : i + LOADED_AT_ONCE]
+        cut = slice(*chunk.searchsorted((some[0], some[-1] + 1)))
+        rows = _load(records, some, missing=False)
+        sums[order[cut]] = rows[some.searchsorted(chunk[cut]), within[cut]]
     return sums
 
 
@@ -38,7 +43,8 @@ def _load(records: Records, chunks: IntArray, *, missing: bool) -> SumArray:
     keys = number_keys(SUMS, chunks)
     found = records.get_many(keys)
     blank = bytes(_SIZE) if missing else b""
-    raw = b"".join([found.get(key, blank) for key in keys])
+    in_order = found.values() if len(found) == len(keys) else [found.get(k, blank) for k in keys]
+    raw = b"".join(in_order)
     if len(raw) != _SIZE * len(keys):
         raise CorruptionError("the checksums of slots in use are missing, or of the wrong size")
     return np.frombuffer(raw, "<u8").reshape(-1, SUMS_CHUNK).astype(np.uint64)

@@ -15,7 +15,7 @@ import functools
 import itertools
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, NewType, Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ NodeId = NewType("NodeId", int)
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 SumArray = np.ndarray[Any, np.dtype[np.uint64]]
+Words = np.ndarray[Any, np.dtype[np.uint64]]
 
 FORMAT_VERSION: Final = 1
 MIN_PAGE: Final = 4096
@@ -65,8 +66,11 @@ def number_key(prefix: bytes, number: int, *more: int) -> bytes:
 
 def number_keys(prefix: bytes, numbers: IntArray) -> list[bytes]:
     """Keys of many records that are found by one number."""
-    raw = numbers.astype(">u8").tobytes()
-    return [prefix + raw[i : i + 8] for i in range(0, len(raw), 8)]
+    rows = np.empty((len(numbers), 9), np.uint8)
+    rows[:, 0] = prefix[0]
+    rows[:, 1:] = numbers.astype(">u8").view(np.uint8).reshape(-1, 8)
+    keys: list[bytes] = rows.view("V9").reshape(-1).tolist()
+    return keys
 
 
 def key_number(key: bytes) -> int:
@@ -144,6 +148,7 @@ class Records(Protocol):
     """What the layers above the catalog see of one transaction: sealed records by key."""
 
     def get(self, key: bytes) -> bytes | None: ...
+    def view(self, key: bytes) -> memoryview | None: ...
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]: ...
     def put(self, key: bytes, payload: bytes) -> None: ...
     def delete(self, key: bytes) -> bool: ...
@@ -157,6 +162,15 @@ def seal(key: bytes, payload: bytes) -> bytes:
 def unseal(key: bytes, value: bytes) -> bytes:
     payload = value[8:]
     if xxhash.xxh3_64_digest(key + payload) != value[:8]:
+        raise CorruptionError(f"catalog record {describe_key(key)} does not match its checksum")
+    return payload
+
+
+def unseal_view(key: bytes, value: bytes) -> memoryview:
+    """As `unseal`, without a copy of what may be large."""
+    payload, check = memoryview(value)[8:], xxhash.xxh3_64(key)
+    check.update(payload)
+    if check.digest() != value[:8]:
         raise CorruptionError(f"catalog record {describe_key(key)} does not match its checksum")
     return payload
 
@@ -544,6 +558,7 @@ def _is_descr(text: str) -> bool:
 LEAF_BITS: Final = 18  # pages under one leaf: 2**18, 1 GiB of 4 KiB pages
 FAN_BITS: Final = 6  # children of a branch: 64
 LEAF_SPAN: Final = 1 << LEAF_BITS
+PACKED_LEAST: Final = 1 << 12  # extents of a run whose columns are decoded one by one
 FAN: Final = 1 << FAN_BITS
 _LEAF_MASK = np.uint64(LEAF_SPAN - 1)
 _SHIFT = np.uint64(LEAF_BITS)
@@ -603,20 +618,50 @@ class Extents:
     @classmethod
     def unpack(cls, raw: bytes | memoryview) -> Extents:
         words = np.frombuffer(raw, "<u8").reshape(-1, 2).astype(np.uint64, copy=False)
-        low, high = words & _LEAF_MASK, words >> _SHIFT
-        return cls(
-            low[:, 0].astype(np.int64),
-            low[:, 1].astype(np.int64) + 1,
-            high[:, 0].astype(np.int64),
-            high[:, 1].astype(np.int64),
-        )
+        if len(words) > PACKED_LEAST:
+            return _Packed(words)
+        return cls(**{name: decode(words) for name, decode in _DECODE.items()})
+
+
+class _Packed(Extents):
+    """Extents as a record has them: a column is decoded when all of it is asked for."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def __getattr__(self, name: str) -> IntArray:  # only for what is not set yet
+        if name not in _DECODE:
+            raise AttributeError(name)
+        column = _DECODE[name](self._words)
+        setattr(self, name, column)
+        return column
+
+    def take(self, index: Any) -> Extents:
+        if isinstance(index, slice) or index.dtype == np.bool_:
+            words = self._words[index]
+        else:
+            words = self._words.take(index, axis=0)  # ten times as fast
+        return _Packed(words)
+
+
+_DECODE: Final[dict[str, Callable[[Words], IntArray]]] = {
+    "page": lambda words: (words[:, 0] & _LEAF_MASK).view(np.int64),
+    "length": lambda words: (words[:, 1] & _LEAF_MASK).view(np.int64) + 1,
+    "slot": lambda words: (words[:, 0] >> _SHIFT).view(np.int64),
+    "birth": lambda words: (words[:, 1] >> _SHIFT).view(np.int64),
+}
 
 
 def pack_leaf(inline: Extents, runs: np.ndarray[Any, Any]) -> bytes:
     return _LEAF.pack(KIND_LEAF, len(runs), len(inline)) + runs.tobytes() + inline.pack()
 
 
-def unpack_leaf(raw: bytes) -> tuple[Extents, np.ndarray[Any, Any]]:
+def unpack_leaf(raw: bytes | memoryview) -> tuple[Extents, np.ndarray[Any, Any]]:
     """Newest extents, and the references to older runs, newest first."""
     if len(raw) < _LEAF.size:
         raise CorruptionError("a page-table leaf has the wrong size or kind")
@@ -632,7 +677,7 @@ def pack_run(extents: Extents) -> bytes:
     return bytes([KIND_RUN]) + bytes(7) + extents.pack()
 
 
-def unpack_run(raw: bytes) -> Extents:
+def unpack_run(raw: bytes | memoryview) -> Extents:
     if raw[:1] != bytes([KIND_RUN]) or len(raw) % 16 != 8:
         raise CorruptionError("a page-table run has the wrong size or kind")
     return Extents.unpack(raw[8:])
@@ -642,7 +687,7 @@ def pack_branch(children: np.ndarray[Any, Any]) -> bytes:
     return bytes([KIND_BRANCH]) + bytes(7) + children.tobytes()
 
 
-def unpack_branch(raw: bytes) -> np.ndarray[Any, Any]:
+def unpack_branch(raw: bytes | memoryview) -> np.ndarray[Any, Any]:
     if raw[:1] != bytes([KIND_BRANCH]) or len(raw) != 8 + FAN * BRANCH_REF.itemsize:
         raise CorruptionError("a page-table branch has the wrong size or kind")
     return np.frombuffer(raw, BRANCH_REF, FAN, 8)

@@ -47,6 +47,7 @@ from pagestore.format import (
     seal,
     split_version_key,
     unseal,
+    unseal_view,
 )
 
 _BEHIND_VERSIONS = bytes([VERSION[0] + 1])
@@ -91,6 +92,11 @@ class Transaction:
     def get(self, key: bytes) -> bytes | None:
         value = self._txn.get(key)
         return None if value is None else unseal(key, value)
+
+    def view(self, key: bytes) -> memoryview | None:
+        """As `get`, for what may be large: it is not copied once more."""
+        value = self._txn.get(key)
+        return None if value is None else unseal_view(key, value)
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         with self._txn.cursor() as cursor:

@@ -28,6 +28,10 @@ class Records:
     def get(self, key: bytes) -> bytes | None:
         return self.there.get(key)
 
+    def view(self, key: bytes) -> memoryview | None:
+        raw = self.get(key)
+        return None if raw is None else memoryview(raw)
+
     def put(self, key: bytes, payload: bytes) -> None:
         assert key not in self.there, "nodes are immutable (T1)"
         self.there[key] = payload

@@ -25,6 +25,7 @@ from pagestore.pagetable.stack import Single, edges_of, expand, flatten, join_up
 from pagestore.pagetable.table import lookup
 
 WORTH_COMPARING = 1 << 14  # extents
+SHORT = 4  # pages: extents that are no longer on average are compared page by page
 
 
 class Difference:
@@ -133,11 +134,10 @@ def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: 
     else:
         for side in filter(None, (old, new)):
             side.once.meet(nodes.leaf(side.node).runs["node"].tolist())
-        cover = _one_sided(nodes, old, new)
+        cover, shared = _told_apart(nodes, old, new)
         if sum(map(len, cover)) > WORTH_COMPARING:
             return _painted_difference(nodes, old, new, floor)
-        stack = [run for side in (old, new) for run in _runs(nodes, side).values()]
-        start, length = _cut(cover, stack)
+        start, length = _cut(cover, shared)
         old_slot, old_birth = _located(nodes, old, start)
         new_slot, new_birth = _located(nodes, new, start)
     keep = old_slot != new_slot
@@ -182,11 +182,13 @@ def _painted_difference(
     return Difference(pages, one, old_slot, old_birth, new_slot, new_birth).take(keep)
 
 
-def _one_sided(nodes: Nodes, old: _Side | None, new: _Side | None) -> list[Extents]:
-    """Runs that only one of two leaves has: a page that differs lies in one of them."""
+def _told_apart(
+    nodes: Nodes, old: _Side | None, new: _Side | None
+) -> tuple[list[Extents], list[Extents]]:
+    """Runs that only one of two leaves has, where every page lies that differs; and the others."""
     a, b = _runs(nodes, old), _runs(nodes, new)
-    cover = [run for key, run in a.items() if key not in b]
-    return cover + [run for key, run in b.items() if key not in a]
+    one_sided = [run for key, run in (a | b).items() if (key in a) != (key in b)]
+    return one_sided, [run for key, run in a.items() if key in b]
 
 
 def _located(nodes: Nodes, side: _Side | None, pages: IntArray) -> tuple[IntArray, IntArray]:
@@ -206,29 +208,33 @@ def _runs(nodes: Nodes, side: _Side | None) -> dict[int, Extents]:
     return runs
 
 
-def _cut(cover: Sequence[Extents], stack: Sequence[Extents]) -> tuple[IntArray, IntArray]:
-    """Cut what `cover` covers into pieces within which every run of `stack` is linear."""
+def _cut(cover: Sequence[Extents], shared: Sequence[Extents]) -> tuple[IntArray, IntArray]:
+    """Cut what `cover` covers into pieces within which it and the shared runs are linear."""
+    if sum(int(run.length.sum()) for run in cover) <= SHORT * sum(map(len, cover)):
+        pages = sorted_unique(np.concatenate([expand(run)[0] for run in cover]))
+        return pages, np.ones(len(pages), np.int64)
     edges = edges_of(cover)
     covered = resolve(cover, edges[:-1])[2]
     start, stop = edges[:-1][covered], edges[1:][covered]
     long = stop - start > 1
-    if long.any():
-        # runs that are shared have edges of their own inside long pieces; one page has none
-        extra = _edges_within(stack, start[long], stop[long])
+    if shared and long.any():
+        # what is shared has edges of its own inside long pieces; one page has none
+        extra = _edges_within(shared, start[long], stop[long])
         start = np.sort(np.concatenate((start, extra)))
         stop = np.sort(np.concatenate((stop, extra)))
     return start, stop - start
 
 
-def _edges_within(stack: Sequence[Extents], start: IntArray, stop: IntArray) -> IntArray:
+def _edges_within(runs: Sequence[Extents], start: IntArray, stop: IntArray) -> IntArray:
     """Edges of runs strictly inside disjoint, sorted pieces; costs what lies in the pieces."""
     found = []
-    for run in stack:
+    for run in runs:
         first = np.maximum(np.searchsorted(run.page, start, "right") - 1, 0)
         count = np.searchsorted(run.page, stop, "left") - first
         within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
         index = np.repeat(first, count) + within
-        found += [run.page[index], run.page[index] + run.length[index]]
+        crossed = run.take(index)
+        found += [crossed.page, crossed.page + crossed.length]
     edges = sorted_unique(np.concatenate(found))
     at = np.searchsorted(start, edges, "right") - 1
     return edges[(at >= 0) & (edges > start[at]) & (edges < stop[at])]

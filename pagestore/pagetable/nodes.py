@@ -158,13 +158,13 @@ class Nodes:
             dense.put((self.moves, node), painted)
         return painted.at(pages)
 
-    def _raw(self, node: int) -> bytes:
-        raw = self.records.get(number_key(NODE, node))
+    def _raw(self, node: int) -> memoryview:
+        raw = self.records.view(number_key(NODE, node))
         if raw is None:
             raise CorruptionError(f"page-table node {node} is missing from the catalog")
         return raw
 
-    def _decoded(self, node: int, decode: Callable[[bytes], Leaf | Extents]) -> Leaf | Extents:
+    def _decoded(self, node: int, decode: Callable[[memoryview], Leaf | Extents]) -> Leaf | Extents:
         found = self._fresh.get(node)
         if found is None:
             found = self.cache.get((self.moves, node))
@@ -174,13 +174,13 @@ class Nodes:
         return found
 
 
-def _leaf(raw: bytes) -> Leaf:
+def _leaf(raw: memoryview) -> Leaf:
     inline, runs = unpack_leaf(raw)
     check_refs(runs["node"], "leaf")
     return Leaf(check_extents(inline), runs)
 
 
-def _run(raw: bytes) -> Extents:
+def _run(raw: memoryview) -> Extents:
     return check_extents(unpack_run(raw))
 
 

@@ -83,24 +83,26 @@ def _flatten_dense(stack: Sequence[Extents], *, keep_zeros: bool) -> Extents:
 
 def resolve(stack: Sequence[Extents], pages: IntArray) -> tuple[IntArray, IntArray, Any]:
     """Slot and birth of each page, and which pages any run of the stack has."""
-    slot = np.zeros(len(pages), np.int64)
-    birth = np.zeros(len(pages), np.int64)
+    slot, birth = np.zeros((2, len(pages)), np.int64)
     known = np.zeros(len(pages), np.bool_)
-    todo = np.arange(len(pages))
+    todo, left = np.arange(len(pages)), pages
     for run in stack:
         if not len(run):
             continue
-        at = np.searchsorted(run.page, pages[todo], "right") - 1
-        inside = pages[todo] - run.page[at]
-        hit = (at >= 0) & (inside < run.length[at])
-        where, at, inside = todo[hit], at[hit], inside[hit]
-        first = run.slot[at]
-        slot[where] = np.where(first != 0, first + inside, 0)
-        birth[where] = run.birth[at]
+        found = run.take(run.page.searchsorted(left, "right") - 1)
+        inside = left - found.page  # negative where the run begins later: -1 finds its last
+        hit = (inside >= 0) & (inside < found.length)
+        at = hit.nonzero()[0]
+        if not len(at):
+            continue
+        where, first = todo.take(at), found.slot.take(at)
+        slot[where] = np.where(first != 0, first + inside.take(at), 0)
+        birth[where] = found.birth.take(at)
         known[where] = True
-        todo = todo[~hit]
-        if not len(todo):
+        if len(at) == len(todo):
             break
+        todo = todo[~hit]
+        left = pages.take(todo)
     return slot, birth, known
 
 

@@ -304,6 +304,7 @@ def _free_less() -> None:
 def _trust_records() -> None:
     for module in (transaction, decoded):
         _replace(module, "unseal", lambda unseal: lambda key, value: value[8:])
+    _replace(transaction, "unseal_view", lambda unseal: lambda key, value: memoryview(value)[8:])
 
 
 def _trust_pages() -> None:

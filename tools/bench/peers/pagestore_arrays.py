@@ -79,8 +79,8 @@ with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2
         self._use()
 
     def diff(self, old: Key, new: Key) -> Pages:
-        found = [np.arange(c.start, c.stop) for c in self.store.diff(old, new)]
-        return np.concatenate(found) if found else np.empty(0, np.int64)
+        changes = self.store.diff(old, new)
+        return np.array([page for c in changes for page in range(c.start, c.stop)], np.int64)
 
     def delete_old(self) -> None:
         newest = self.store.version("main").names
