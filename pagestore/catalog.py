@@ -46,8 +46,10 @@ from pagestore.later import Later
 from pagestore.transaction import Transaction
 
 if TYPE_CHECKING:
+    from pagestore import soundness as _soundness
     from pagestore import structure as _structure
 else:
+    _soundness = Later("pagestore.soundness")
     _structure = Later("pagestore.structure")
 
 MAP_SIZE = 1 << 40  # address space only; halved until the process is allowed it
@@ -115,9 +117,9 @@ def examine(path: str, seal: CatalogSeal | None) -> None:
     """Raise `CorruptionError` where LMDB could be led astray by its own file (C5)."""
     if os.stat(path).st_size > EXAMINED_MOST or seal_of(path) == seal:
         return
-    faults = _structure.unsound(path)
-    if faults:
-        raise CorruptionError(f"{path}: damaged: {faults[0]} ({len(faults)} such findings)")
+    fault = _soundness.unsound(path)
+    if fault:
+        raise CorruptionError(f"{path}: damaged: {fault}")
 
 
 def _prepare_lock(path: str, flags: int = 0) -> None:
@@ -209,7 +211,7 @@ class Catalog:
 
     def _check_size(self, env: lmdb.Environment) -> None:
         missing = _missing(env, self.path)
-        if missing and _structure.unsound(self.path):
+        if missing and _soundness.unsound(self.path):
             env.close()
             raise CorruptionError(f"{self.path} is {missing} bytes too short: the file was cut")
         flags = env.flags()

@@ -15,7 +15,7 @@ from pagestore.bounds import check_page_size
 from pagestore.engine import ARENA, BALLAST, CATALOG, PINS, absolute
 from pagestore.errors import CorruptionError, FormatError, InvalidError, NotFoundError
 from pagestore.format import SUPERBLOCK_SIZE, Superblock
-from pagestore.structure import unsound
+from pagestore.soundness import unsound
 
 _NEEDED = (ARENA, CATALOG)
 _OTHERS = (PINS, BALLAST, f"{CATALOG}-lock")
@@ -55,9 +55,9 @@ def examine(path: str | os.PathLike[str]) -> None:
     finally:
         os.close(directory)
     file = os.path.join(where, CATALOG)
-    faults = unsound(file)
-    if faults:
-        raise CorruptionError(f"{file}: damaged: {faults[0]} ({len(faults)} findings)")
+    fault = unsound(file)
+    if fault:
+        raise CorruptionError(f"{file}: damaged: {fault}")
 
 
 def _check_file(where: str, directory: int, name: str) -> None:

@@ -1,7 +1,7 @@
-"""LMDB's file, looked at without LMDB: whether following it stays within it.
+"""LMDB's file, read without LMDB: its meta pages, and whatever can still be found in it.
 
-Owns: what `lmdb.verify` does not ask. LMDB maps its file and believes it, so a page that is not
-what its place says leads it into memory that is not the file's. Does not know what a record means.
+Owns: where things stand in a page. LMDB maps its file and believes it; this reads it, and believes
+nothing. Does not know what a record means.
 """
 
 from __future__ import annotations
@@ -14,129 +14,69 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from pagestore.later import Later
-
-_lmdb: Any = Later("lmdb.verify")  # which py-lmdb gives no types
-
 HEADER = 16  # bytes of a page's header
 SMALLEST, LARGEST = 4096, 32768  # bytes of a page that LMDB makes
-SHORT_MOST = 64 << 20  # bytes that a sound file may be shorter than it says
 KEY_MOST = 511
 BRANCH, LEAF = 1, 2  # what a page's header says it is
 BIG = 1  # a node's value has pages of its own
-NONE = (1 << 64) - 1
-_TREES = 40  # byte of a meta page where the records of both trees begin
-_TREE = struct.Struct("<IHHQQQQQ")  # pad, flags, depth, three counts, entries, root
+NO_PAGE = (1 << 64) - 1
+_META = struct.Struct("<Q2xH4xII16x")  # page's number and kind; magic, version
+_TREE = struct.Struct("<IHHQQQQQ")
 _LAST = struct.Struct("<QQ")  # last page, transaction
-FREE_FLAGS = 0x77  # none of them is ever set for the tree of free pages
 
 
-class _Tree(NamedTuple):
+class Tree(NamedTuple):
     """What a meta page says of a tree."""
 
+    pad: int  # of the first tree: the size of a page
     flags: int
     depth: int
+    branches: int
+    leaves: int
+    overflows: int  # pages of long values
+    entries: int
     root: int
 
 
-class _Meta(NamedTuple):
-    page_size: int
-    trees: tuple[_Tree, _Tree]  # of free pages, of records
+class Meta(NamedTuple):
+    """One of the two pages that say where the trees are; the newer one counts."""
+
+    number: int
+    kind: int
+    magic: int
+    version: int
+    trees: tuple[Tree, Tree]  # of free pages, of records
     last_page: int
     transaction: int
 
+    @property
+    def page_size(self) -> int:
+        """Bytes of every page."""
+        return self.trees[0].pad
+
     @classmethod
-    def unpack(cls, raw: bytes) -> _Meta:
-        free, main = (_TREE.unpack_from(raw, _TREES + i * _TREE.size) for i in (0, 1))
-        last, transaction = _LAST.unpack_from(raw, _TREES + 2 * _TREE.size)
-        trees = (_Tree(free[1], free[2], free[7]), _Tree(main[1], main[2], main[7]))
-        return cls(free[0], trees, last, transaction)
+    def unpack(cls, raw: bytes) -> Meta:
+        """Whatever the bytes say, however little sense it makes."""
+        at = _META.size
+        free, main = (Tree(*_TREE.unpack_from(raw, at + i * _TREE.size)) for i in (0, 1))
+        number, kind, magic, version = _META.unpack_from(raw)
+        last, transaction = _LAST.unpack_from(raw, at + 2 * _TREE.size)
+        return cls(number, kind, magic, version, (free, main), last, transaction)
 
 
-def unsound(path: str) -> list[str]:
-    """What is wrong with a catalog's pages; nothing if LMDB can follow them.
-
-    Costs a walk of the tree in Python, and memory in proportion to the file.
-    """
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            metas = _metas(file)
-            return (
-                list(_claims(metas, size))
-                or list(_lmdb.verify(path, subdir=False))
-                or list(_misplaced(file, max(metas, key=lambda m: m.transaction), size))
-            )
-    except (_lmdb.VerifyError, ValueError, struct.error, IndexError) as e:
-        return [str(e)]
-    except (RecursionError, OverflowError, MemoryError) as e:  # a tree made to be walked for ever
-        return [f"it cannot be followed: {type(e).__name__} {e}"]
+def metas(file: BinaryIO) -> list[Meta]:
+    """Both meta pages, as they are."""
+    first = Meta.unpack(_read(file, 0, SMALLEST))
+    if first.page_size & (first.page_size - 1) or not SMALLEST <= first.page_size <= LARGEST:
+        raise ValueError(f"LMDB makes no pages of {first.page_size} bytes")
+    return [first, Meta.unpack(_read(file, first.page_size, SMALLEST))]
 
 
 def used(path: str) -> int:
     """Bytes of a sound file that LMDB counts as its own; behind them is nothing."""
     with open(path, "rb") as file:
-        newest = max(_metas(file), key=lambda m: m.transaction)
+        newest = max(metas(file), key=lambda m: m.transaction)
         return (newest.last_page + 1) * newest.page_size
-
-
-def _metas(file: BinaryIO) -> list[_Meta]:
-    first = _Meta.unpack(_read(file, 0, SMALLEST))
-    if first.page_size & (first.page_size - 1) or not SMALLEST <= first.page_size <= LARGEST:
-        raise ValueError(f"LMDB makes no pages of {first.page_size} bytes")
-    return [first, _Meta.unpack(_read(file, first.page_size, SMALLEST))]
-
-
-def _claims(metas: list[_Meta], size: int) -> Iterator[str]:
-    """Numbers of the meta pages that would cost more than the file is worth, or mislead."""
-    for number, meta in enumerate(metas):
-        if meta.trees[1].flags or meta.trees[0].flags & FREE_FLAGS:
-            yield f"meta page {number} has flags that pagestore does not give to LMDB"
-        if (meta.last_page + 1) * meta.page_size > size + max(size, SHORT_MOST):
-            yield f"meta page {number} claims {meta.last_page + 1} pages, the file has {size} bytes"
-
-
-def _misplaced(file: BinaryIO, meta: _Meta, size: int) -> Iterator[str]:
-    """Pages and values that are not what LMDB takes them for; of a tree that has been verified."""
-    for tree in meta.trees:
-        level = [] if tree.root == NONE else [tree.root]
-        for left in range(tree.depth, 0, -1):
-            below: list[int] = []
-            for number in level:
-                page = np.frombuffer(_read(file, number * meta.page_size, meta.page_size), "u1")
-                if _u16(page, 10) != (BRANCH if left > 1 else LEAF):
-                    yield f"page {number} is not of the kind that its depth asks for"
-                    return
-                nodes = page[HEADER : _u16(page, 12)].view("<u2").astype(np.int64)
-                if left > 1:
-                    below += _children(page, nodes).tolist()
-                elif not _sound_values(page, nodes, meta.page_size, size):
-                    yield f"page {number} has keys or values that pagestore does not store"
-                    return
-            level = below
-
-
-def _children(page: Any, nodes: Any) -> Any:
-    return _u16(page, nodes) | _u16(page, nodes + 2) << 16 | _u16(page, nodes + 4) << 32
-
-
-def _sound_values(page: Any, nodes: Any, page_size: int, size: int) -> bool:
-    """Whether keys have a size, values are plain, and the pages of long ones within the file."""
-    flags, keys = _u16(page, nodes + 4), _u16(page, nodes + 6)
-    if (flags & ~BIG).any() or (keys < 1).any() or (keys > KEY_MOST).any():
-        return False
-    long = nodes[flags == BIG]
-    length = _u16(page, long) | _u16(page, long + 2) << 16
-    at = long + 8 + _u16(page, long + 6)
-    for start, count in zip(at.tolist(), length.tolist(), strict=True):
-        first = int.from_bytes(page[start : start + 8].tobytes(), "little")
-        if first * page_size + HEADER + count > size:
-            return False
-    return True
-
-
-def _u16(page: Any, at: Any) -> Any:
-    return page[at].astype(np.int64) | page[at + 1].astype(np.int64) << 8
 
 
 def _read(file: BinaryIO, at: int, count: int) -> bytes:
@@ -174,7 +114,7 @@ def remnants(path: str, damaged: Damaged) -> Iterator[tuple[bytes, bytes]]:
 def _root(file: BinaryIO, wrong: list[str]) -> tuple[int, list[int]]:
     """Size of a page, and the root of the newest tree of records."""
     try:
-        newest = max(_metas(file), key=lambda m: m.transaction)
+        newest = max(metas(file), key=lambda m: m.transaction)
     except (ValueError, struct.error) as e:
         wrong.append(str(e))
         return SMALLEST, []
@@ -239,3 +179,11 @@ def _entries(
             first = int.from_bytes(raw[start : start + 8], "little")
             value = _read(file, first * page_size + HEADER, size)
         yield raw[at + 8 : start], value
+
+
+def _children(page: Any, nodes: Any) -> Any:
+    return _u16(page, nodes) | _u16(page, nodes + 2) << 16 | _u16(page, nodes + 4) << 32
+
+
+def _u16(page: Any, at: Any) -> Any:
+    return page[at].astype(np.int64) | page[at + 1].astype(np.int64) << 8

@@ -31,9 +31,8 @@ from pagestore.format import (
     unseal,
 )
 from pagestore.history import Version, utc
-from pagestore.structure import remnants, unsound
-
-MOST_FAULTS = 20  # of a catalog's pages that are told one by one
+from pagestore.soundness import unsound
+from pagestore.structure import remnants
 
 
 @frozen
@@ -147,7 +146,8 @@ def _versions(path: str, damage: list[str]) -> tuple[Version, ...]:
         except CorruptionError as e:
             damage.append(str(e))
     if len(damage) == before:  # the records are whole: is it the pages, or how LMDB counts them?
-        damage += [f"{path}: {fault}" for fault in unsound(path)[:MOST_FAULTS]]
+        fault = unsound(path)
+        damage += [f"{path}: {fault}"] * bool(fault)
     named: dict[int, list[str]] = {}
     for (_, text), number in names.items():
         named.setdefault(number, []).append(text)

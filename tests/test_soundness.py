@@ -1,0 +1,132 @@
+"""The catalog's file, looked at without LMDB: what LMDB could not follow is never called sound."""
+
+import os
+import random
+import struct
+
+import lmdb
+import pytest
+
+from pagestore import soundness
+from pagestore.soundness import unsound
+from pagestore.structure import HEADER
+
+verify = pytest.importorskip("lmdb.verify")
+
+SEED = int(os.environ.get("PAGESTORE_SEED", "20261126"))
+PAGE = 4096
+
+
+def written(path, random, transactions=30):
+    """A file of LMDB's with records of all sizes, free pages, and keys that begin alike."""
+    with lmdb.open(str(path), subdir=False, map_size=1 << 26, sync=False) as env:
+        known = []
+        for _ in range(transactions):
+            with env.begin(write=True) as txn:
+                for _ in range(random.randrange(1, 60)):
+                    key = random.choice([b"N", b"S" * 9, b"V\0\0"]) + random.randbytes(
+                        random.choice([1, 2, 8, 9, 200, 500])
+                    )
+                    key += bytes(random.choice([0, 0, 1, 8]))
+                    size = random.choice([0, 5, 100, 1000, 2100, PAGE - 16, PAGE - 15, 30000])
+                    txn.put(key[:511], random.randbytes(size))
+                    known.append(key[:511])
+                for key in random.sample(known, len(known) // 3):
+                    txn.delete(key)
+    return path
+
+
+def objections(path):
+    try:
+        return list(verify.verify(str(path), subdir=False))
+    except (verify.VerifyError, struct.error, IndexError) as e:
+        return [str(e)]
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1024])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_lmdb_wrote_is_sound(tmp_path, seed, at_once, monkeypatch):
+    monkeypatch.setattr(soundness, "AT_ONCE", at_once)
+    path = written(tmp_path / "file", random.Random(seed))
+    assert objections(path) == []
+    assert unsound(path) is None
+
+
+@pytest.mark.parametrize("records", [0, 1, 2])
+def test_next_to_nothing_is_sound(tmp_path, records):
+    with lmdb.open(str(tmp_path / "file"), subdir=False, map_size=1 << 20) as env:
+        for i in range(records):
+            with env.begin(write=True) as txn:
+                txn.put(b"%d" % i, b"value")
+    assert unsound(tmp_path / "file") is None
+
+
+def some_change(random, size):
+    """Where to change how many bytes: mostly where the structure is."""
+    page = random.choice([0, PAGE, *[random.randrange(0, size, PAGE)] * 8])
+    where = random.random()
+    if where < 0.5:
+        at = page + random.randrange(HEADER + (136 if page < 2 * PAGE else 48))
+    else:
+        at = page + random.randrange(PAGE)
+    return at, random.choice([1, 1, 2, 4, 8])
+
+
+@pytest.mark.parametrize("at_once", [2, 1024])
+def test_whatever_lmdb_verify_objects_to_is_objected_to(tmp_path, at_once, monkeypatch):
+    monkeypatch.setattr(soundness, "AT_ONCE", at_once)
+    chance = random.Random(f"{SEED} {at_once}")
+    path = written(tmp_path / "file", chance, 12)
+    whole = path.read_bytes()
+    found = 0
+    for _ in range(1500):
+        raw = bytearray(whole)
+        kind = chance.random()
+        if kind < 0.8:
+            for _ in range(chance.choice([1, 1, 2])):
+                at, count = some_change(chance, len(raw))
+                near = bytes(
+                    [chance.choice([0, 1, 255, raw[at], raw[at] ^ 1 << chance.randrange(8)])]
+                )
+                raw[at : at + count] = chance.choice([near * count, chance.randbytes(count)])
+        elif kind < 0.9:  # a page that did not get to the disk, or got to another's place
+            a, b = (chance.randrange(2 * PAGE, len(raw), PAGE) for _ in range(2))
+            raw[a : a + PAGE] = chance.choice([raw[b : b + PAGE], bytes(PAGE)])
+        else:
+            del raw[chance.randrange(len(raw)) :]
+        path.write_bytes(raw)
+        if objections(path):
+            found += 1
+            assert unsound(path), objections(path)
+    assert found > 200
+
+
+def test_keys_that_do_not_ascend(tmp_path):
+    """From one page to the next, too, and where one only is longer."""
+    path = tmp_path / "file"
+    with (
+        lmdb.open(str(path), subdir=False, map_size=1 << 24) as env,
+        env.begin(write=True) as txn,
+    ):
+        for i in range(400):
+            txn.put(b"the same beginning of all keys %03d" % i, bytes(50))
+    whole = path.read_bytes()
+    for old, new in ((b"keys 000", b"keys 001"), (b"keys 057", b"keys 999"), (b"399", b"39\0")):
+        assert whole.count(b"all " + old) or whole.count(old)
+        path.write_bytes(whole.replace(old, new))
+        said = str(unsound(path))
+        assert "ascend" in said or "behind those before" in said
+
+
+def test_numbers_that_lead_nowhere_cost_nothing(tmp_path):
+    """Lengths and page numbers of the largest size are refused before room is made for them."""
+    path = written(tmp_path / "file", random.Random(1), 6)
+    whole = path.read_bytes()
+    for page in range(2 * PAGE, len(whole), PAGE):
+        for at in range(page + HEADER, page + HEADER + 8, 2):
+            (node,) = struct.unpack_from("<H", whole, at)
+            if HEADER < node < PAGE - 8:
+                raw = bytearray(whole)
+                raw[page + node : page + node + 6] = b"\xff\xff\xff\xff\x01\x00"
+                path.write_bytes(raw)
+                unsound(path)
