@@ -11,7 +11,7 @@ not know what stands in a record (`transaction`), nor the arena.
 - C4  Room for a commit is reserved before it: LMDB reports a full disk as an I/O error.
 - C5  LMDB trusts its pages, and a flipped bit in one can kill the process: whoever opens a store
       that nobody has open reads the file first. One that is as it was left is believed; another,
-      after a crash or a change, is examined page by page (up to 64 MiB of it).
+      after a crash or a change, is examined page by page.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ MAX_READERS = 2048
 LOCK_ROOM = (MAX_READERS + 64) * 64  # bytes: what LMDB's lock file needs at most
 RESERVE = 1 << 20
 LOOKS = 4  # at a meta record that does not fit, before it counts as damaged
-EXAMINED_MOST = 64 << 20
 HASHED_AT_ONCE = 1 << 18  # bytes: what was read is hashed while it is in the processor's cache
 
 
@@ -115,7 +114,7 @@ def _missing(env: lmdb.Environment, path: str) -> int:
 
 def examine(path: str, seal: CatalogSeal | None) -> None:
     """Raise `CorruptionError` where LMDB could be led astray by its own file (C5)."""
-    if os.stat(path).st_size > EXAMINED_MOST or seal_of(path) == seal:
+    if seal_of(path) == seal:
         return
     fault = _soundness.unsound(path)
     if fault:

@@ -26,7 +26,7 @@ import numpy as np
 from pagestore import kernel
 from pagestore.arena import Arena
 from pagestore.bounds import expand_runs
-from pagestore.catalog import EXAMINED_MOST, Catalog, examine, seal_of, trim
+from pagestore.catalog import Catalog, examine, seal_of, trim
 from pagestore.checksums import KnownSums
 from pagestore.dirty import Tracker, choose
 from pagestore.errors import (
@@ -318,7 +318,7 @@ class Engine:
 
     def seal(self) -> None:
         """Note how the catalog's file was left, so that the next to open it can trust it."""
-        if self._wrote and not self.broken and self.catalog.size <= EXAMINED_MOST:
+        if self._wrote and not self.broken:
             with contextlib.suppress(OSError, PagestoreError, MemoryError):
                 file = os.path.join(self.path, CATALOG)
                 trim(file)

@@ -592,7 +592,6 @@ IN_WORDS = {
         f"more than {draft.FLUSH_PIECES:,} pieces",
         f"every {workspace.CHECK_SECONDS * 1000:.0f} ms",
     ],
-    D + "014-trusting-the-catalog.md": [f"at most {catalog.EXAMINED_MOST >> 20} MiB"],
     D + "012-moving-pages.md": [
         f"at least {compact.ROUND_BYTES >> 20} MiB, or a {compact.MOST_ROUNDS}th of the arena"
     ],

@@ -288,11 +288,3 @@ def test_a_store_that_is_open(tmp_path):
         pagestore.examine(str(tmp_path / "s"))
         assert contents(store) == before
         assert_clean(store)
-
-
-def test_a_catalog_beyond_the_usual_limit_is_examined(copy, monkeypatch):
-    """Opening leaves a large one unexamined; this does not."""
-    monkeypatch.setattr("pagestore.catalog.EXAMINED_MOST", 1)
-    change(copy, *((page * PAGE + MAIN + 4, "<H", 4) for page in (0, 1)))
-    with pytest.raises(CorruptionError, match="flags"):
-        pagestore.examine(copy)
