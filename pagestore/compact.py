@@ -43,6 +43,7 @@ MOST_RUNS = 8  # a window in more runs than this is fragmented
 SEGMENT = 256  # slots looked at together
 MOST_HOLES = 4  # a segment with more free runs than this is evacuated
 HOLE_BYTES = 1 << 20  # shorter holes are not worth punching
+NONE: IntArray = np.empty(0, np.int64)
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -64,38 +65,44 @@ class Compaction:
 def compact(engine: Engine, progress: Callable[[int, int], None] | None) -> Compaction:
     """Move what is scattered, round by round, then punch the free runs out of the arena."""
     moved = todo = 0
-    placed = [np.empty(0, np.int64)]
-    while True:  # until a round finds nothing: no page moves twice, so that ends
+    placed = _Placed()
+    while True:  # until a round finds nothing: what `placed` says makes it end
         with engine.write(spare=True) as write:
-            now, left = _round(engine, write, np.concatenate(placed))
-        placed.append(now)
-        moved += len(now)
+            now, left = _round(engine, write, placed)
+        moved += now
         todo = max(todo, moved + left)
         if progress is not None:
             progress(moved, todo)
-        if not len(now):
+        if not now:
             return Compaction(moved, _punch(engine))
 
 
-def _round(engine: Engine, write: Write, placed: IntArray) -> tuple[IntArray, int]:
-    """Move some pages, none of which earlier rounds placed.
+class _Placed:
+    """Where pages lie that earlier rounds moved side by side, not home."""
 
-    Returns where they lie now, and how many are scattered yet.
-    """
+    def __init__(self) -> None:
+        self.windows = [NONE]  # with their window: they move no more
+        self.others = [NONE]  # they can yet go home, or with their window
+
+
+def _round(engine: Engine, write: Write, placed: _Placed) -> tuple[int, int]:
+    """Move some pages; return how many, and how many are scattered yet."""
     versions = {v.id: v for v in write.records.versions()}
     pinned = np.zeros(write.space.slots, np.bool_)
-    pinned[placed] = True
+    pinned[np.concatenate(placed.windows)] = True
     for version in [v for v in versions if not engine.pins.try_exclusive(v)]:
         for region in versions[version].regions.values():
             pinned[_slots(write, region.table)] = True
-    plan = _plan(write, versions, pinned)
+    plan = _plan(write, versions, pinned, np.concatenate(placed.others))
     # planning costs the same in every round: few rounds, whatever the store's size
     most = max(ROUND_BYTES // engine.page_size, write.space.slots // MOST_ROUNDS, 1)
-    now = plan.slots[:most]
+    now, together = plan.slots[:most], plan.together[:most]
     left = len(plan.slots) - len(now) + plan.later
     if len(now):
-        now = _move(engine, write, versions.values(), now, plan.homes[:most])
-    return now, left
+        target = _move(engine, write, versions.values(), now, plan.homes[:most])
+        placed.windows.append(target[together])
+        placed.others.append(target[~together & (plan.homes[:most] == 0)])
+    return len(now), left
 
 
 # ------------------------------------------------------------------------------------ planning
@@ -106,6 +113,7 @@ class _Plan(NamedTuple):
 
     slots: IntArray
     homes: IntArray  # which are free; 0: side by side with the next, anywhere
+    together: Mask  # its window moves
     later: int  # how many will move once these have
 
 
@@ -117,28 +125,36 @@ class _Pages(NamedTuple):
     housed: Mask  # most of its window lies in one run, and says where it should lie
     right: Mask  # it lies there
     waits: Mask  # another page lies there, and can leave
+    shut_out: Mask  # another page lies there, and is at home itself; its window can move
     homes: IntArray  # where it can go now; 0: nowhere
 
 
-def _plan(write: Write, versions: dict[VersionId, VersionRecord], pinned: Mask) -> _Plan:
+def _plan(
+    write: Write, versions: dict[VersionId, VersionRecord], pinned: Mask, evacuated: IntArray
+) -> _Plan:
     """Find what lies badly.
 
     Most pages of a branch's head lie as most of their window does, and stay. The others have a
     home among them. Where that is free they go there; where a page of an older version lies in
     it, that one leaves first. Windows without a majority, and what older versions have else,
-    move side by side if they are in many pieces. So does what lies among many holes.
+    move side by side if they are in many pieces, and so do those of which many pages are shut
+    out. So does what lies among many holes.
     """
     heads = dict.fromkeys(record.version for _, record in write.records.names(BRANCH))
     tables = [region.table for head in heads for region in versions[head].regions.values()]
     free, seen, staying = write.space.usable(), pinned.copy(), pinned.copy()
+    settled = np.zeros(len(free), np.bool_)
     for table in tables:
-        staying[_slots(write, table)] = True
+        slots = _slots(write, table)
+        staying[slots] = True
+        settled[slots[_homes(slots, len(free)) == slots]] = True
     in_the_way = np.zeros(len(free), np.bool_)
     groups = []
     for table in tables:
         slots = _slots(write, table)
         home, window = _homes(slots, len(free)), np.arange(len(slots)) // WINDOW
         mine = _first_seen(slots, seen)
+        shared = np.bincount(window[~mine], minlength=len(slots) // WINDOW + 1)
         slots, home, window = slots[mine], home[mine], window[mine]
         right = home == slots
         goes = np.flatnonzero((home > 0) & ~right & free[home])
@@ -148,20 +164,25 @@ def _plan(write: Write, versions: dict[VersionId, VersionRecord], pinned: Mask) 
         free[homes[goes]] = False
         waits = (home > 0) & ~right & (homes == 0) & ~staying[home] & ~free[home]
         in_the_way[home[waits]] = True
-        groups.append(_Pages(slots, window, home > 0, right, waits, homes))
-    holey = free_runs(free, SEGMENT) > MOST_HOLES
-    found = [_moving(pages, holey) for pages in groups]
+        shut_out = (home > 0) & ~right & settled[home] & (shared[window] == 0)
+        groups.append(_Pages(slots, window, home > 0, right, waits, shut_out, homes))
+    hit = np.repeat(free_runs(free, SEGMENT) > MOST_HOLES, SEGMENT)[: len(free)]
+    leaving = hit.copy()
+    leaving[evacuated] = False
+    found = [_moving(pages, hit, leaving) for pages in groups]
     later = 0
     for slots in _of_older(write, versions, heads):
         slots = slots[_first_seen(slots, seen)]
         no = np.zeros(len(slots), np.bool_)
         none = np.zeros(len(slots), np.int64)
         window = np.arange(len(slots)) // WINDOW
-        found.append(_moving(_Pages(slots, window, no, no, no, none), holey, in_the_way))
+        alone = _Pages(slots, window, no, no, no, no, none)
+        found.append(_moving(alone, hit, leaving | in_the_way))
         later += int(in_the_way[slots].sum())
-    columns = zip(*found, strict=True) if found else ((), ())
-    moving, homes = (np.concatenate([*c, np.empty(0, np.int64)]) for c in columns)
-    return _Plan(moving, homes, later)
+    if not found:
+        return _Plan(NONE, NONE, np.zeros(0, np.bool_), later)
+    moving, homes, together = (np.concatenate(column) for column in zip(*found, strict=True))
+    return _Plan(moving, homes, together, later)
 
 
 def _slots(write: Write, table: Table) -> IntArray:
@@ -190,13 +211,15 @@ def _homes(slots: IntArray, limit: int) -> IntArray:
     return home
 
 
-def _moving(
-    pages: _Pages, holey: Mask, in_the_way: Mask | None = None
-) -> tuple[IntArray, IntArray]:
-    """Which of some pages move, and where to."""
+def _moving(pages: _Pages, holey: Mask, leaving: Mask) -> tuple[IntArray, IntArray, Mask]:
+    """Which of some pages move, where to, and which of them with their windows.
+
+    Of each slot is said whether it lies among many holes, and whether a page that is not at home
+    leaves it.
+    """
     slots = pages.slots
     if not len(slots):
-        return slots, slots
+        return slots, slots, pages.right
     starts = np.flatnonzero(np.diff(pages.window, prepend=-1))
     size = np.diff(np.append(starts, len(slots)))
 
@@ -204,15 +227,15 @@ def _moving(
         counted: IntArray = np.add.reduceat(mask, starts, dtype=np.int64)
         return counted
 
-    hit = holey[slots // SEGMENT]
-    runs = count(np.diff(slots, prepend=-1) != 1)
-    scattered = (count(hit) > 0) | (runs > np.maximum(1, MOST_RUNS * size // WINDOW))
-    whole = np.where(count(pages.housed) > 0, count(hit & pages.right) > 0, scattered)
+    hit = holey[slots]
+    most = np.maximum(1, MOST_RUNS * size // WINDOW)
+    begins = np.diff(slots, prepend=-1) != 1
+    scattered = (count(hit) > 0) | (count(begins) > most)
+    badly_housed = (count(hit & pages.right) > 0) | (count(begins & pages.shut_out) > most)
+    whole = np.where(count(pages.housed) > 0, badly_housed, scattered)
     together = np.repeat(whole, size)
-    move = together | (pages.homes > 0) | (hit & ~pages.right & ~pages.waits)
-    if in_the_way is not None:
-        move |= in_the_way[slots]
-    return slots[move], np.where(together, 0, pages.homes)[move]
+    move = together | (pages.homes > 0) | (leaving[slots] & ~pages.right & ~pages.waits)
+    return slots[move], np.where(together, 0, pages.homes)[move], together[move]
 
 
 def _of_older(
@@ -242,11 +265,11 @@ def _move(
     slots: IntArray,
     homes: IntArray,
 ) -> IntArray:
-    """Put pages into their homes, or anywhere; return where they lie now."""
+    """Put pages into their homes, or side by side; return where each lies now."""
     target, anywhere = homes.copy(), homes == 0
     write.space.take_these(np.sort(homes[~anywhere]))
     target[anywhere] = write.take(int(anywhere.sum()), long=True)
-    order = np.argsort(target)
+    found, order = target, np.argsort(target)
     slots, target = slots[order], target[order]
     sums = write.sums.read(write.records, slots)
     step = max(1, BATCH_BYTES // engine.page_size)
@@ -261,7 +284,7 @@ def _move(
     _rewrite(write.nodes, versions, moves)
     write.space.give(np.sort(slots))
     write.records.change_meta(moves=write.records.meta.moves + 1)
-    return target
+    return found
 
 
 def _copy(

@@ -169,8 +169,7 @@ class Wiring:
     def wire(self, extents: Extents) -> None:
         """Lay the slots of a whole table over the range: fresh and zeroed, or showing the same."""
         self._check(extents)
-        if len(extents) > FEW:
-            extents = _joined(extents)
+        extents = _joined(extents)
         if self._offset is None:
             self._offset = self._best_offset(extents)
         if self.portable:
