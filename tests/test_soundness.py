@@ -118,6 +118,113 @@ def test_keys_that_do_not_ascend(tmp_path):
         assert "ascend" in said or "behind those before" in said
 
 
+class Raw(bytearray):
+    """A file's bytes, and where LMDB's trees begin in them."""
+
+    def number(self, layout, at):
+        return struct.unpack_from(layout, self, at)[0]
+
+    @property
+    def newest(self):
+        return max((0, PAGE), key=lambda meta: self.number("<Q", meta + LAST + 8))
+
+    def page(self, tree, *path):
+        """Where a page begins: that of a tree's root, or of the children that a path leads to."""
+        at = self.number("<Q", self.newest + TREES + tree * 48 + 40) * PAGE
+        for child in path:
+            low, high = struct.unpack_from("<HH", self, self.node(at, child))
+            at = (low | high << 16) * PAGE
+        return at
+
+    def node(self, page, i):
+        return page + self.number("<H", page + HEADER + 2 * i)
+
+    def nodes(self, page):
+        return (self.number("<H", page + 12) - HEADER) // 2
+
+    def set(self, layout, at, value):
+        struct.pack_into(layout, self, at, value)
+
+
+TREES, LAST = 40, 136  # bytes of a meta page
+
+
+def separators(raw):
+    """A branch whose keys do not ascend: its leaves' do."""
+    branch = raw.page(1)
+    assert raw.nodes(branch) > 3
+    at = raw.node(branch, 1) + 8
+    raw[at : at + 1] = b"\xff"
+
+
+def first_key(raw):
+    """A leaf that begins before the one on its left ends."""
+    at = raw.node(raw.page(1, 1), 0) + 8
+    raw[at : at + 2] = b"\0\0"
+
+
+def free_list(raw):
+    """The pages are the right ones, in the wrong order."""
+    leaf = raw.page(0)
+    for i in range(raw.nodes(leaf)):
+        at = raw.node(leaf, i) + 16
+        if raw.number("<Q", at) > 1:
+            raw[at + 8 : at + 24] = raw[at + 16 : at + 24] + raw[at + 8 : at + 16]
+            return
+    raise AssertionError("no list of two")
+
+
+def free_later(raw):
+    """Pages that a transaction to come would have freed."""
+    leaf = raw.page(0)
+    raw.set(
+        "<Q", raw.node(leaf, raw.nodes(leaf) - 1) + 8, raw.number("<Q", raw.newest + LAST + 8) + 1
+    )
+
+
+def dirty(raw):
+    raw.set("<H", raw.page(1, 0) + 10, 2 | 16)
+
+
+def too_long(raw):
+    """A value that ends one byte behind its page."""
+    leaf = raw.page(1, 0)
+    last = max(raw.node(leaf, i) for i in range(raw.nodes(leaf)))
+    key = raw.number("<H", last + 6)
+    raw.set("<H", last, leaf + PAGE - (last + 8 + key) + 1)
+
+
+def parity(raw):
+    meta = raw.newest
+    raw.set("<Q", meta + LAST + 8, raw.number("<Q", meta + LAST + 8) + 1)
+
+
+def twice(raw):
+    """Two places of a branch lead to one leaf."""
+    branch = raw.page(1)
+    first, second = raw.node(branch, 1), raw.node(branch, 2)
+    raw[second : second + 6] = raw[first : first + 6]
+
+
+@pytest.mark.parametrize("at_once", [1, 1024])
+@pytest.mark.parametrize(
+    "how", [separators, first_key, free_list, free_later, dirty, too_long, parity, twice]
+)
+def test_what_chance_would_not_find(tmp_path, how, at_once, monkeypatch):
+    monkeypatch.setattr(soundness, "AT_ONCE", at_once)
+    path = tmp_path / "file"
+    with lmdb.open(str(path), subdir=False, map_size=1 << 24) as env:
+        for start in range(0, 400, 40):
+            with env.begin(write=True) as txn:
+                for i in range(start, start + 40):
+                    txn.put(b"key %05d" % i, bytes(101))
+    raw = Raw(path.read_bytes())
+    how(raw)
+    path.write_bytes(raw)
+    assert objections(path)
+    assert unsound(path)
+
+
 def test_numbers_that_lead_nowhere_cost_nothing(tmp_path):
     """Lengths and page numbers of the largest size are refused before room is made for them."""
     path = written(tmp_path / "file", random.Random(1), 6)
