@@ -10,7 +10,7 @@ import pytest
 import pagestore
 
 apsw = pytest.importorskip("apsw")
-from pagestore.sqlite import changed_rows, changed_tables, connect  # noqa: E402 (it needs apsw)
+from pagestore.sqlite import changed_rows, changed_tables, connect, uri  # noqa: E402 (it needs apsw)
 from pagestore.sqlite.btree import File  # noqa: E402
 
 SCHEMA = """
@@ -18,10 +18,12 @@ CREATE TABLE plain(a INTEGER PRIMARY KEY, b);
 CREATE TABLE long(b, c);
 CREATE TABLE "odd ""name"(rowid, b);
 CREATE TABLE keyed(k PRIMARY KEY, v) WITHOUT ROWID;
+CREATE TABLE "two ""keys"(v, b TEXT COLLATE NOCASE, a REAL, PRIMARY KEY(a DESC, b)) WITHOUT ROWID;
 CREATE INDEX by_b ON plain(b);
 CREATE VIEW seen AS SELECT * FROM plain;
 """
 TABLES = ["plain", "long", 'odd "name']
+KEYED = {"keyed": ["k"], 'two "keys': ["a", "b"]}
 
 
 def rows(store, ref, table):
@@ -38,6 +40,22 @@ def expected(store, a, b, table):
     return [(k, old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)]
 
 
+def keyed(store, a, b, table):
+    """Which rows WITHOUT ROWID differ: pairs of old and new, in whatever order."""
+    db = connect(store, at=a)
+    db.execute("ATTACH ? AS newer", (uri(store, at=b),))
+    quoted = '"' + table.replace('"', '""') + '"'
+    same = " AND ".join(f"o.{k} = n.{k}" for k in KEYED[table])
+    query = f"SELECT o.*, n.* FROM main.{quoted} o FULL JOIN newer.{quoted} n ON {same}"
+    found = []
+    for row in db.execute(query):
+        old, new = row[: len(row) // 2], row[len(row) // 2 :]
+        if (old, list(map(type, old))) != (new, list(map(type, new))):
+            found.append((None if None in old else old, None if None in new else new))
+    db.close()
+    return sorted(found, key=repr)
+
+
 def pages(store, ref):
     """Whose each page is, as SQLite says; and what is in it."""
     db = connect(store, at=ref)
@@ -48,7 +66,7 @@ def pages(store, ref):
 
 
 def change(db, chance):
-    what = chance.randrange(9)
+    what = chance.randrange(15)
     low = chance.randrange(400)
     blob = chance.choice([10, 400, 3000, 20000])
     statements = (
@@ -63,6 +81,12 @@ def change(db, chance):
         f"DELETE FROM long WHERE rowid % 7 = {low % 7}",
         f'INSERT INTO "odd ""name" VALUES ({low}, {low})',
         f"INSERT OR REPLACE INTO keyed VALUES ({low}, randomblob({blob}))",
+        f"INSERT OR REPLACE INTO keyed VALUES (hex(randomblob({blob})), {low})",
+        f"UPDATE keyed SET v = v + 0.0 WHERE k BETWEEN {low} AND {low + 9}",
+        f"DELETE FROM keyed WHERE k BETWEEN {low} AND {low + 30}",
+        f"""INSERT OR REPLACE INTO "two ""keys" VALUES ({low}, 'Key {blob}', {low % 50} / 2.0)""",
+        f"""UPDATE "two ""keys" SET b = upper(b) WHERE a = {low % 50}""",
+        f"""UPDATE "two ""keys" SET v = x'{low:04}' WHERE a > {low % 50 / 2}""",
     )
     db.execute(statements[what])
 
@@ -92,6 +116,9 @@ def test_rows_and_tables(store, page_size, seed):
         for table in TABLES:
             found = [tuple(c) for c in changed_rows(store, a, b, table)]
             assert found == expected(store, a, b, table), (a, b, table)
+        for table in KEYED:
+            found = [tuple(c[1:]) for c in changed_rows(store, a, b, table)]
+            assert sorted(found, key=repr) == keyed(store, a, b, table), (a, b, table)
         (old, old_pages), (new, new_pages) = pages(store, a), pages(store, b)
         whose: dict[str, set[int]] = {}
         for i, (x, y) in enumerate(itertools.zip_longest(old_pages, new_pages), 1):
@@ -136,10 +163,44 @@ def test_tables_that_come_and_go(store):
     assert len(list(changed_rows(store, "one", "main", "sqlite_schema"))) == 1
     with pytest.raises(pagestore.NotFoundError):
         list(changed_rows(store, "one", "main", "nothing"))
-    db.execute("CREATE TABLE keyed(k PRIMARY KEY, v) WITHOUT ROWID; CREATE INDEX i ON u(a)")
-    for table in ("keyed", "i"):
+    db.execute("CREATE INDEX i ON u(a); CREATE TABLE w(rowid, _rowid_, oid)")
+    db.execute("INSERT INTO w VALUES (7, 7, 7)")
+    for table in ("i", "w"):
         with pytest.raises(pagestore.InvalidError):
             list(changed_rows(store, "one", "main", table))
+    db.close()
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
+def test_rows_without_rowids(store, encoding):
+    db = connect(store)
+    db.pragma("encoding", encoding)
+    db.execute("CREATE TABLE t(v, k PRIMARY KEY) WITHOUT ROWID")
+    keys = [None, -1, 2**62, 1.5, "é" * 3000, b"\0" * 3000, "a", b"a", 0, 10**9]
+    with db:
+        db.executemany("INSERT INTO t VALUES ('old', ?)", ((k,) for k in keys[1:]))
+    store.snapshot("before")
+    db.execute("UPDATE t SET v = 'new' WHERE k IS NOT 0")
+    db.execute("DELETE FROM t WHERE k = 1.5; INSERT INTO t VALUES (NULL, 3)")
+    found = list(changed_rows(store, "before", "main", "t"))
+    assert {c.rowid for c in found} == {None}
+    assert [(c.old or c.new or ())[1] for c in found] == [
+        -1, 1.5, 3, 10**9, 2**62, "a", "é" * 3000, b"\0" * 3000, b"a"
+    ]  # fmt: skip
+    assert found[1][1:] == (("old", 1.5), None)
+    assert found[2][1:] == (None, (None, 3))
+    db.execute("DROP TABLE t; CREATE TABLE t(v PRIMARY KEY, k) WITHOUT ROWID")
+    with pytest.raises(pagestore.InvalidError, match="same key"):
+        list(changed_rows(store, "before", "main", "t"))
+    db.close()
+
+
+def test_types_are_values(store):
+    db = connect(store)
+    db.execute("CREATE TABLE t(a); INSERT INTO t VALUES (1), (2), (3)")
+    store.snapshot("before")
+    db.execute("UPDATE t SET a = a + 0.0 WHERE a < 3")
+    assert [c.rowid for c in changed_rows(store, "before", "main", "t")] == [1, 2]
     db.close()
 
 
@@ -186,5 +247,6 @@ def test_damaged_trees_are_named(store):
                 for number in tree.interior | tree.leaves:
                     for cell in file.cells(number):
                         list(file.chain(cell.overflow))
+                        file.values(cell, 3)
         except pagestore.CorruptionError:
             pass

@@ -1,7 +1,7 @@
 """The structure of a SQLite file, as far as it says which page belongs to what.
 
-Owns: reading interior pages, leaf cells and overflow chains from the bytes of a file. Does not know
-SQL, nor what is in a row. Only interior pages are read whole: to know a tree's leaves is cheap.
+Owns: reading interior pages, cells, overflow chains and the values of a record from the bytes of a
+file. Does not know SQL. Only interior pages are read whole: to know a tree's leaves is cheap.
 
 - B1  No number from a page leads outside the file, nor twice to the same page of a tree.
 """
@@ -16,13 +16,19 @@ from pagestore import CorruptionError
 
 INDEX_INTERIOR, TABLE_INTERIOR, INDEX_LEAF, TABLE_LEAF = 2, 5, 10, 13
 INTERIOR = (INDEX_INTERIOR, TABLE_INTERIOR)
+INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes, by type
+ENCODINGS = {1: "utf-8", 2: "utf-16-le", 3: "utf-16-be"}
+
+Value = int | float | str | bytes | None
 
 
 class Cell(NamedTuple):
-    """What a cell says beside its contents."""
+    """A cell that has contents."""
 
     rowid: int  # 0 in an index
-    overflow: int  # the first page of the rest of its contents, or 0
+    size: int  # of its contents
+    local: memoryview  # what of them is in the cell
+    overflow: int  # the first page of the rest, or 0
 
 
 class Tree(NamedTuple):
@@ -46,6 +52,7 @@ class File:
         if self.page_size < 512 or self.usable < 480:
             raise CorruptionError("this is no SQLite database: a page has no such size")
         self.pages = len(raw) // self.page_size
+        self._encoding = ENCODINGS.get(int.from_bytes(raw[56:60], "big"), "utf-8")
 
     def page(self, number: int) -> memoryview:
         """The bytes of a page, counted from 1 (B1)."""
@@ -108,11 +115,43 @@ class File:
         else:
             most = (usable - 12) * 64 // 255 - 23
         if size <= most:
-            return Cell(rowid, 0)
+            return Cell(rowid, size, page[at : at + size], 0)
         least = (usable - 12) * 32 // 255 - 23
         local = least + (size - least) % (usable - 4)
-        at += local if local <= most else least
-        return Cell(rowid, struct.unpack_from(">I", page, at)[0])
+        end = at + (local if local <= most else least)
+        return Cell(rowid, size, page[at:end], struct.unpack_from(">I", page, end)[0])
+
+    def values(self, cell: Cell, count: int) -> tuple[Value, ...]:
+        """The first values of the record that a cell holds."""
+        chain = (self.page(number)[4 : self.usable] for number in self.chain(cell.overflow))
+        record = memoryview(b"".join((cell.local, *chain))[: max(0, cell.size)])
+        try:
+            head, at = _varint(record, 0)
+            values: list[Value] = []
+            end = head
+            while len(values) < count:
+                if at >= head:
+                    raise IndexError
+                kind, at = _varint(record, at)
+                size = _size(kind)
+                if end + size > len(record):
+                    raise IndexError
+                values.append(self._value(kind, record[end : end + size]))
+                end += size
+        except (IndexError, UnicodeDecodeError):
+            raise CorruptionError(
+                "a record ends before its values, or has text that is none"
+            ) from None
+        return tuple(values)
+
+    def _value(self, kind: int, raw: memoryview) -> Value:
+        if kind >= 12:
+            return str(raw, self._encoding) if kind % 2 else bytes(raw)
+        if kind == 7:
+            return float(struct.unpack(">d", raw)[0])
+        if kind in (8, 9):
+            return kind - 8
+        return int.from_bytes(raw, "big", signed=True) if kind else None
 
     def chain(self, first: int) -> Iterator[int]:
         """The pages of an overflow chain."""
@@ -123,6 +162,15 @@ class File:
             seen.add(number)
             yield number
             number = int.from_bytes(self.page(number)[:4], "big")
+
+
+def _size(kind: int) -> int:
+    """How many bytes a value of some type takes."""
+    if kind in (10, 11) or kind < 0:
+        raise CorruptionError(f"no value has the type {kind}")
+    if kind >= 12:
+        return (kind - 12) // 2
+    return INTEGERS.get(kind, 8 if kind == 7 else 0)
 
 
 def _varint(page: memoryview, at: int) -> tuple[int, int]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import apsw
 
 import pagestore
-from pagestore.sqlite.btree import File, Tree
+from pagestore.sqlite.btree import File, Tree, Value
 from pagestore.sqlite.connection import connect
 
 Ref = str | int | pagestore.Version
@@ -28,9 +28,12 @@ class TableChange(NamedTuple):
 
 
 class RowChange(NamedTuple):
-    """One row that differs; `old` is None for one that came, `new` for one that went."""
+    """One row that differs; `old` is None for one that came, `new` for one that went.
 
-    rowid: int
+    In a table WITHOUT ROWID `rowid` is None, and a row with another key is another row.
+    """
+
+    rowid: int | None
     old: tuple[Any, ...] | None
     new: tuple[Any, ...] | None
 
@@ -152,52 +155,87 @@ def changed_tables(
 def changed_rows(
     store: pagestore.Store, a: Ref, b: Ref, table: str, name: str = "main.db"
 ) -> Iterator[RowChange]:
-    """Yield the rows of a table that differ between two versions, by rowid.
+    """Yield the rows of a table that differ between two versions, by rowid or primary key.
 
     Only rows on pages that differ are looked at.
 
     Raises
     ------
     InvalidError
-        It is not a table, or one WITHOUT ROWID.
+        It is not a table, or has not the same primary key in both versions, or hides its rowids
+        behind columns of all their names.
     NotFoundError
         None of the versions has such a table.
     """
     with contextlib.closing(_Comparison(store, a, b, name)) as both:
-        if not any(table in side.roots for side in both.sides):
+        sides = [side for side in both.sides if table in side.roots]
+        if not sides:
             raise pagestore.NotFoundError(f"there is no table {table!r} with pages of its own")
-        rowids = {r for side in both.sides for r in _rowids(both, side, table)}
-        for rowid in sorted(rowids):
-            old, new = (_row(side, table, rowid) for side in (both.old, both.new))
-            if old != new:
-                yield RowChange(rowid, old, new)
+        keys = {_key(side, table) for side in sides}
+        if len(keys) > 1:
+            raise pagestore.InvalidError(f"{table!r} has not the same key in both versions")
+        [key] = keys
+        seen = set()  # a row has several spellings of its key, if its collation says so
+        identities = {i for side in sides for i in _identities(both, side, table, key)}
+        for identity in sorted(identities, key=_order):
+            old, new = (_row(side, table, key, identity) for side in (both.old, both.new))
+            if _typed(old) != _typed(new) and (old, new) not in seen:
+                seen.add((old, new))
+                yield RowChange(cast("int | None", None if key else identity[0]), old, new)
 
 
-def _rowids(both: _Comparison, side: _Side, table: str) -> Iterator[int]:
-    """Rows of a table on pages that differ."""
-    if table not in side.roots or side.file is None or side.db is None:
-        return
-    [(kind,)] = side.db.execute(
-        "SELECT CASE WHEN type = 'table' THEN wr ELSE 2 END FROM pragma_table_list"
-        " WHERE schema = 'main' AND name = ?",
-        (table,),
-    ).fetchall() or [(2,)]
-    if kind:
-        raise pagestore.InvalidError(f"{table!r} is not a table of rows with rowids")
-    leaves = side.trees[table].leaves
-    homes = both.overflow(side, table)
-    for page in (both.tree_pages(table) | homes.keys()) & leaves:
+def _key(side: _Side, table: str) -> tuple[str, ...]:
+    """The primary key's columns as the table's tree has them; none if rows have rowids."""
+    assert side.db is not None
+    about = "SELECT type, wr FROM pragma_table_list WHERE schema = 'main' AND name = ?"
+    for kind, without_rowid in side.db.execute(about, (table,)):
+        if kind == "table":
+            columns = (
+                "SELECT c.name FROM pragma_index_list(?) i, pragma_index_xinfo(i.name) c"
+                " WHERE i.origin = 'pk' AND c.\"key\" ORDER BY c.seqno"
+            )
+            return tuple(n for (n,) in side.db.execute(columns, (table,))) if without_rowid else ()
+    raise pagestore.InvalidError(f"{table!r} is not a table of rows")
+
+
+def _identities(
+    both: _Comparison, side: _Side, table: str, key: tuple[str, ...]
+) -> Iterator[tuple[Value, ...]]:
+    """Rowids or keys of the rows on pages that differ."""
+    assert side.file is not None
+    tree, homes = side.trees[table], both.overflow(side, table)
+    for page in (both.tree_pages(table) | homes.keys()) & (tree.leaves | tree.interior):
         for cell in side.file.cells(page):
-            yield cell.rowid
+            yield side.file.values(cell, len(key)) if key else (cell.rowid,)
 
 
-def _row(side: _Side, table: str, rowid: int) -> tuple[Any, ...] | None:
+def _row(
+    side: _Side, table: str, key: tuple[str, ...], identity: tuple[Value, ...]
+) -> tuple[Any, ...] | None:
     if side.db is None or table not in side.roots:
         return None
-    columns = {row[1].lower() for row in side.db.execute(f"PRAGMA table_xinfo({_quoted(table)})")}
-    key = next(n for n in ("rowid", "_rowid_", "oid") if n not in columns or n == "oid")
-    query = f"SELECT * FROM {_quoted(table)} WHERE {key} = ?"
-    return next(iter(side.db.execute(query, (rowid,))), None)
+    where = " AND ".join(f"{_quoted(n)} = ?" for n in key) or f"{_rowid_name(side.db, table)} = ?"
+    query = f"SELECT * FROM {_quoted(table)} WHERE {where}"
+    return next(iter(side.db.execute(query, identity)), None)
+
+
+def _rowid_name(db: apsw.Connection, table: str) -> str:
+    columns = {row[1].lower() for row in db.execute(f"PRAGMA table_xinfo({_quoted(table)})")}
+    for name in ("rowid", "_rowid_", "oid"):
+        if name not in columns:
+            return name
+    raise pagestore.InvalidError(f"{table!r} hides its rowids behind columns")
+
+
+def _order(values: tuple[Value, ...]) -> list[tuple[int, Any]]:
+    """As SQLite orders them, in ascending order and without collations."""
+    ranks = {type(None): 0, int: 1, float: 1, str: 2, bytes: 3}
+    return [(ranks[type(v)], 0 if v is None else v) for v in values]
+
+
+def _typed(row: tuple[Any, ...] | None) -> object:
+    """With types: 1 and 1.0 are two values."""
+    return row and [(type(value), value) for value in row]
 
 
 def _quoted(name: str) -> str:
