@@ -6,6 +6,8 @@ however its table is merged. Entries of free slots mean nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from pagestore.errors import CorruptionError
@@ -37,6 +39,13 @@ def read_sums(records: Records, slots: IntArray) -> SumArray:
         rows = _load(records, some, missing=False)
         sums[order[cut]] = rows[some.searchsorted(chunk[cut]), within[cut]]
     return sums
+
+
+def forget_sums(records: Records, free: Iterable[tuple[int, int]]) -> None:
+    """Delete the records all of whose slots lie in runs (start, length) that are free."""
+    for start, length in free:
+        for chunk in range(-(-start // SUMS_CHUNK), (start + length) // SUMS_CHUNK):
+            records.delete(number_key(SUMS, chunk))
 
 
 def _load(records: Records, chunks: IntArray, *, missing: bool) -> SumArray:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from attr import frozen
 
+from pagestore.checksums import forget_sums
 from pagestore.engine import Engine, Write
 from pagestore.errors import CorruptionError
 from pagestore.format import (
@@ -342,4 +343,6 @@ def _punch(engine: Engine) -> int:
         before = os.fstat(arena.fd).st_blocks
         for start, count in write.space.free_runs(max(1, HOLE_BYTES // engine.page_size)):
             arena.punch(start, count)
+        forget_sums(write.records, write.space.free_runs(1))
+        engine.compacted = True
         return max(0, before - os.fstat(arena.fd).st_blocks) * 512

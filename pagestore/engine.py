@@ -20,6 +20,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -60,12 +61,19 @@ from pagestore.format import (
     runs_of,
     unpack_runs,
 )
+from pagestore.later import Later
 from pagestore.pagetable import DenseLeaves, NodeCache, Nodes
 from pagestore.pins import Pin, Pins
 from pagestore.space import Space
 from pagestore.transaction import Transaction
 
+if TYPE_CHECKING:
+    from pagestore import dense as _dense
+else:
+    _dense = Later("pagestore.dense")
+
 ARENA, CATALOG, PINS, BALLAST = "arena", "catalog", "pins", "ballast"
+COPY = "catalog.dense"  # of the catalog, until it takes its place
 BALLAST_SIZE = 1 << 20
 
 
@@ -150,6 +158,7 @@ class Engine:
         self.sums = KnownSums()
         self.lock = threading.RLock()
         self.closed = False
+        self.compacted = False  # whoever closes the store last makes the catalog dense
         self._wrote = False
         self.tracker: Tracker = choose(tracking)
         with contextlib.ExitStack() as undo:
@@ -319,8 +328,11 @@ class Engine:
     def seal(self) -> None:
         """Note how the catalog's file was left, so that the next to open it can trust it."""
         if self._wrote and not self.broken:
+            file = os.path.join(self.path, CATALOG)
+            if self.compacted:
+                with contextlib.suppress(OSError, PagestoreError, MemoryError):
+                    _dense.exchange(file, os.path.join(self.path, COPY))
             with contextlib.suppress(OSError, PagestoreError, MemoryError):
-                file = os.path.join(self.path, CATALOG)
                 trim(file)
                 self.arena.write_seal(seal_of(file))
 
@@ -492,7 +504,7 @@ def create(path: str, page_size: int, keep_all: bool) -> None:
         except OSError as e:
             if not _has_content(path):  # otherwise somebody else made it first: use theirs
                 raise _refused(path, e) from e
-        _sync_directory(parent)
+        kernel.sync_directory(parent)
     except OSError as e:
         raise _refused(path, e) from e
     finally:
@@ -527,7 +539,7 @@ def _fill(path: str, page_size: int, keep_all: bool) -> None:
         fd = os.open(os.path.join(path, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         os.fsync(fd)
         os.close(fd)
-    _sync_directory(path)
+    kernel.sync_directory(path)
 
 
 def _open_arena(path: str, writable: bool) -> Arena:
@@ -558,6 +570,8 @@ def _examine_catalog(path: str, arena: Arena) -> None:
     """Look at a catalog that nobody has open, if it is not as it was left."""
     with contextlib.suppress(OSError):  # opening it says better what is wrong
         file = os.path.join(path, CATALOG)
+        with contextlib.suppress(OSError):  # what a process that died has left of a copy
+            os.unlink(os.path.join(path, COPY))
         if os.stat(file).st_size >= 2 * kernel.PAGE_SIZE:
             examine(file, arena.read_seal())
 
@@ -589,11 +603,3 @@ def _refused(path: str, e: OSError) -> PagestoreError:
     if e.errno == errno.EISDIR:
         return CorruptionError(what)
     return ReadOnlyError(what) if e.errno in _FORBIDDEN else BrokenError(what)
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -504,6 +504,15 @@ def start_writing(fd: int) -> None:
     _call("sync_file_range", fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
 
+def sync_directory(path: str) -> None:
+    """Make durable which files a directory has under which names."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def punch_hole(fd: int, offset: int, nbytes: int) -> None:
     """Give the space of a piece back; whoever still looks at it sees zeros without a warning."""
     mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE

@@ -261,7 +261,8 @@ class Store(Reader):
     def compact(self, progress: Callable[[int, int], None] | None = None) -> Compaction:
         """Gather pages so that branches lie in long runs, and give free space back to the disk.
 
-        Pages of versions that somebody looks at stay where they are.
+        Pages of versions that somebody looks at stay where they are. The catalog's free space is
+        given back when the store is closed, by the last who has it open.
 
         Parameters
         ----------

@@ -79,6 +79,21 @@ def used(path: str) -> int:
         return (newest.last_page + 1) * newest.page_size
 
 
+def renumber(path: str, transaction: int) -> None:
+    """Give the newest transaction of a sound file another number, of the same parity.
+
+    Parity says in which of its two meta pages LMDB keeps a transaction.
+    """
+    with open(path, "r+b", buffering=0) as file:
+        both = metas(file)
+        newest = max(both, key=lambda m: m.transaction)
+        place = both.index(newest)
+        if not place == newest.transaction % 2 == transaction % 2:
+            raise ValueError(f"transaction {transaction} does not belong into meta page {place}")
+        at = place * newest.page_size + _META.size + 2 * _TREE.size + 8
+        os.pwrite(file.fileno(), transaction.to_bytes(8, "little"), at)
+
+
 def _read(file: BinaryIO, at: int, count: int) -> bytes:
     file.seek(at)
     raw = file.read(count)

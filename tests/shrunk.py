@@ -36,6 +36,9 @@ SMALL = {
     "DENSE": 4,
     "WORTH_COMPARING": 6,
     "DENSE_PAGES": 64,
+    "PACKED_LEAST": 2,
+    "CHECKED_AT_ONCE": 2,
+    "LOADED_AT_ONCE": 1,
     # space
     "FREE_CHUNK": 64,
     "LOG_RECORDS": 4,

@@ -21,6 +21,7 @@ RARE = {
         for m in (
             "compact",
             "cowlist",
+            "dense",
             "freed",
             "layout",
             "lineage",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from pagestore import catalog, space
+from pagestore import catalog, dense, space
 from pagestore.pagetable import table
 from tools.crash.course import Course
 
@@ -303,6 +303,7 @@ def shrink() -> None:
     space.ALIGNED, space.LOG_RECORDS = 32, 5
     table.INLINE_MAX = 3
     catalog.RESERVE = 1 << 16
+    dense.LEAST_SAVED = 1
 
 
 class _Wanderer:

@@ -92,8 +92,8 @@ with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2
         self._leave()  # an open workspace pins the pages of its base
         while self.store.compact().moved_pages:
             pass
-        self._workspace = self.store.begin()
-        self._use()
+        self.store.close()  # the last to close it makes the catalog dense
+        self.open()
 
     def reserved(self) -> int:
         return allocated(self.store.path / "arena") - self.store.stats().referred_bytes
