@@ -112,13 +112,17 @@ def _missing(env: lmdb.Environment, path: str) -> int:
     return missing
 
 
-def examine(path: str, seal: CatalogSeal | None) -> None:
-    """Raise `CorruptionError` where LMDB could be led astray by its own file (C5)."""
+def examine(path: str, seal: CatalogSeal | None) -> bool:
+    """Raise `CorruptionError` where LMDB could be led astray by its own file (C5).
+
+    Whether the file is as it was left; if so, nothing else was asked.
+    """
     if seal_of(path) == seal:
-        return
+        return True
     fault = _soundness.unsound(path)
     if fault:
         raise CorruptionError(f"{path}: damaged: {fault}")
+    return False
 
 
 def _prepare_lock(path: str, flags: int = 0) -> None:

@@ -27,26 +27,29 @@ LEAST_SAVED = 1 << 16  # bytes
 _ROOM = 1 << 26  # of the map, beyond the old file's length
 
 
-def exchange(path: str, copy: str) -> None:
-    """Let a dense copy take the catalog's place, if that saves space; raises without harm."""
+def exchange(path: str, copy: str) -> bool:
+    """Let a dense copy take the catalog's place, if that saves space; raises without harm.
+
+    Whether it has; then the caller makes that durable before anything is committed to it.
+    """
     status = os.lstat(path)
     if status.st_nlink > 1 or os.path.islink(path):
-        return  # it is somebody else's, too
+        return False  # it is somebody else's, too
     with contextlib.suppress(FileNotFoundError):
         os.unlink(copy)
     try:
         _make(copy, status)
         structure.renumber(copy, _fill(copy, path, status.st_size + _ROOM))
         if os.stat(copy).st_size + LEAST_SAVED > status.st_size:
-            return
+            return False
         _sync(copy)
         os.rename(copy, path)
+        return True
     except (lmdb.Error, ValueError) as e:  # no room, no memory, or not the file it should be
         raise OSError(str(e)) from e
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(copy)
-    kernel.sync_directory(os.path.dirname(path))
 
 
 def _make(path: str, like: os.stat_result) -> None:

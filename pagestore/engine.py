@@ -328,11 +328,13 @@ class Engine:
     def seal(self) -> None:
         """Note how the catalog's file was left, so that the next to open it can trust it."""
         if self._wrote and not self.broken:
-            file = os.path.join(self.path, CATALOG)
-            if self.compacted:
-                with contextlib.suppress(OSError, PagestoreError, MemoryError):
-                    _dense.exchange(file, os.path.join(self.path, COPY))
+            file, exchanged = os.path.join(self.path, CATALOG), False
             with contextlib.suppress(OSError, PagestoreError, MemoryError):
+                if self.compacted:
+                    exchanged = _dense.exchange(file, os.path.join(self.path, COPY))
+            with contextlib.suppress(OSError, PagestoreError, MemoryError):
+                if exchanged:
+                    kernel.sync_directory(self.path)
                 trim(file)
                 self.arena.write_seal(seal_of(file))
 
@@ -568,12 +570,18 @@ def _open_catalog(path: str, writable: bool) -> Catalog:
 
 def _examine_catalog(path: str, arena: Arena) -> None:
     """Look at a catalog that nobody has open, if it is not as it was left."""
+    as_left = True
     with contextlib.suppress(OSError):  # opening it says better what is wrong
         file = os.path.join(path, CATALOG)
         with contextlib.suppress(OSError):  # what a process that died has left of a copy
             os.unlink(os.path.join(path, COPY))
         if os.stat(file).st_size >= 2 * kernel.PAGE_SIZE:
-            examine(file, arena.read_seal())
+            as_left = examine(file, arena.read_seal())
+    if not as_left and arena.writable:
+        try:
+            kernel.sync_directory(path)  # who died may have exchanged the file, and not come so far
+        except OSError as e:
+            raise _refused(path, e) from e
 
 
 def _open_pins(path: str) -> Pins:

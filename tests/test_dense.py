@@ -9,7 +9,7 @@ import pytest
 
 import pagestore
 from pagestore import dense, structure
-from pagestore.errors import CorruptionError
+from pagestore.errors import BrokenError, CorruptionError
 from pagestore.pins import Pins
 from pagestore.transaction import Transaction
 
@@ -159,3 +159,26 @@ def test_a_number_of_the_other_parity_is_refused(compacted, path):
     compacted.close()
     with pytest.raises(ValueError, match="meta page 1"):
         structure.renumber(str(catalog(path)), 1 << 20)
+
+
+def test_commits_to_the_new_file_wait_for_its_name(compacted, path, monkeypatch):
+    """The sync of the directory failed, or the process died before it: who comes next does it."""
+    file = os.stat(catalog(path)).st_ino
+
+    def fails(_):
+        raise OSError(5, "the disk failed")
+
+    monkeypatch.setattr("pagestore.kernel.sync_directory", fails)
+    compacted.close()
+    assert os.stat(catalog(path)).st_ino != file
+    with pytest.raises(BrokenError, match="the disk failed"):
+        pagestore.open(path)
+    synced = []
+    monkeypatch.setattr("pagestore.kernel.sync_directory", synced.append)
+    contents(path)
+    assert synced == [str(path)]
+    with pagestore.open(path) as store, store.begin() as ws:
+        ws["x"][0] = 9
+    before = len(synced)
+    contents(path)
+    assert len(synced) == before, "who wrote has sealed it"
