@@ -13,9 +13,10 @@ handed the memory to read pages from.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ import numpy as np
 from pagestore.arena import Arena
 from pagestore.diff import changed_pages, page_count
 from pagestore.engine import Engine, Write
-from pagestore.errors import ConflictError
+from pagestore.errors import ConflictError, PagestoreError
 from pagestore.format import (
     BRANCH,
     NODE,
@@ -171,15 +172,18 @@ def commit(
     *,
     message: str,
     name: str | None,
+    then: Callable[[Committed], None],
 ) -> Committed:
     """Make the next version of a branch; also let `name` stand for it.
+
+    `then` is called once the version is durable, also if a signal comes between that and the end.
 
     Raises
     ------
     ConflictError, FullError, BrokenError, ExistsError
         Nothing was committed (after `BrokenError`: perhaps it was).
     """
-    pin: Pin | None = None
+    done: Committed | None = None
     try:
         with engine.write() as write:
             record, theirs = _make_version(
@@ -187,11 +191,21 @@ def commit(
             )
             pin = engine.pins.acquire(record.id)
             done = Committed(record, write.head is record, pin, theirs, write.records.id)
-        return done
-    except BaseException:
-        if pin is not None:
-            pin.release()
+    except PagestoreError:
         raise
+    except BaseException:
+        if done is not None and _stands(engine, done.version):
+            then(done)
+        raise
+    then(done)
+    return done
+
+
+def _stands(engine: Engine, made: VersionRecord) -> bool:
+    """Whether a transaction that was interrupted had made its version; its number may be reused."""
+    with contextlib.suppress(PagestoreError), engine.read() as (records, _):
+        return records.version(made.id).root() == made.root()
+    return False
 
 
 def _make_version(

@@ -49,8 +49,8 @@ class Direct:
         found = self._load(slots_of, np.arange(first, last)).reshape(-1)
         return found[start - first * size : stop - first * size].tobytes()
 
-    def write(self, slots_of: SlotsOf, start: int, raw: np.ndarray[Any, Any]) -> IntArray:
-        """Keep bytes from `start` on aside; return their pages."""
+    def write(self, slots_of: SlotsOf, start: int, raw: np.ndarray[Any, Any]) -> None:
+        """Keep bytes from `start` on aside."""
         size, stop = self._arena.page_size, start + len(raw)
         pages = np.arange(start // size, -(-stop // size))
         whole = (pages * size >= start) & ((pages + 1) * size <= stop)
@@ -62,7 +62,6 @@ class Direct:
         for page in pages[whole].tolist():
             new[page] = raw[page * size - start :][:size].copy()
         self._aside.update(new)  # last: what fails before has changed nothing
-        return pages
 
     def _load(self, slots_of: SlotsOf, pages: IntArray) -> np.ndarray[Any, Any]:
         """A copy of each page, a row of bytes each."""

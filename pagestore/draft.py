@@ -10,7 +10,6 @@ it. Does not know branches, names or other regions; `commit` stores what it repo
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import numpy as np
@@ -31,18 +30,11 @@ from pagestore.format import (
     sorted_unique,
 )
 from pagestore.pagetable import clip, extents, lookup, singles
+from pagestore.pins import Reservation
 from pagestore.wiring import Anchor, Wiring
 
 COMPARE_BATCH = 1024
 FLUSH_PIECES = 4096  # mappings that one flush may leave behind in a region
-
-
-class Reservation:
-    """Slots written before their commit; given up when neither draft nor memory refers to it."""
-
-    def __init__(self, engine: Engine, number: int) -> None:
-        self.number = number
-        weakref.finalize(self, engine.pins.unreserve_later, number).atexit = False
 
 
 class Draft:
@@ -68,6 +60,7 @@ class Draft:
         self._wiring: Wiring | None = None
         self._direct = Direct(engine.arena)  # while there is no wiring
         self._exposed = False  # an array was handed out: only the kernel knows what it wrote
+        self._unsure = False  # what the kernel watches, or said last, was not seen through
         self._reservations: list[Reservation] = []
         self.region = region
         self.base = base
@@ -109,8 +102,9 @@ class Draft:
             wiring, aside = self._lay_out(self.pages), self._direct.pages
             if len(aside):
                 wiring.page_array()[aside] = self._direct[aside]
-                self._direct.clear()
+                self.touch(aside)
             self._wiring = wiring
+            self._direct.clear()
         return self._wiring
 
     def _lay_out(self, pages: int) -> Wiring:
@@ -151,10 +145,11 @@ class Draft:
         """Write bytes from byte `start` on, and declare their pages dirty."""
         size, stop = self._engine.page_size, start + len(raw)
         if self._wiring is None and self._direct.suffices(len(raw)):
-            self.touch(self._direct.write(self._known_slots, start, raw))
+            self._direct.write(self._known_slots, start, raw)
             return
-        self.wiring.bytes()[start:stop] = raw
-        self.touch(np.arange(start // size, -(-stop // size)))
+        memory = self.wiring.bytes()
+        self.touch(np.arange(start // size, -(-stop // size)))  # first: a signal may come between
+        memory[start:stop] = raw
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes from byte `start` up to `stop`."""
@@ -213,24 +208,30 @@ class Draft:
     def note_written(self) -> None:
         """Add what the kernel saw written to the dirty pages (K2)."""
         wiring = self._wiring
-        if wiring is None or not self._exposed or not wiring.pages:
+        if wiring is None:
+            self.dirty = self._direct.pages
+            return
+        if not self._exposed or not wiring.pages:
             return
         tracker = self._engine.tracker
-        ranges = tracker.written(wiring.address, wiring.nbytes)
-        if tracker.exact:
-            if len(ranges):
-                self._reported.append(ranges)
-            return
-        pages = _store_pages(ranges, wiring.page_size // kernel.PAGE_SIZE)
-        pages = self._really_written(wiring, pages)
-        if len(pages):
-            self.touch(pages)
+        again, self._unsure = self._unsure, True  # until it is noted: a signal may come between
+        ranges = tracker.written(wiring.address, wiring.nbytes, again=again)
+        if not tracker.exact or again:
+            pages = _store_pages(ranges, wiring.page_size // kernel.PAGE_SIZE)
+            pages = self._really_written(wiring, pages)
+            if len(pages):
+                self.touch(pages)
+        elif len(ranges):
+            self._reported.append(ranges)
+        self._unsure = False
 
     def pending_bytes(self) -> int:
         """Bytes of private memory that a flush would let go of."""
         wiring, size = self._wiring, self._engine.page_size
+        if wiring is None:
+            return len(self._direct.pages) * size
         known = len(self.dirty) * size
-        if wiring is None or not self._exposed or not wiring.pages:
+        if not self._exposed or not wiring.pages:
             return known
         pending = self._engine.tracker.pending(wiring.address, wiring.nbytes)
         return known + pending * kernel.PAGE_SIZE
@@ -271,12 +272,14 @@ class Draft:
         if wiring is None or not len(pieces):
             return
         mapped = pieces  # should it fail, any of them may be
+        unsure, self._unsure = self._unsure, True
         try:
             done = wiring.rewire(pieces)
             assert done is not None  # private memory can always be copied into
             mapped = done
         finally:
             self._watch_again(wiring, pieces, mapped)
+        self._unsure = unsure
 
     def _watch_again(self, wiring: Wiring, pieces: Extents, mapped: Extents) -> None:
         if not self._exposed:
@@ -306,9 +309,11 @@ class Draft:
 
     def _grow(self, pages: int) -> None:
         before = self.wiring.pages
+        unsure, self._unsure = self._unsure, True
         self.wiring.grow(pages)
         if self._exposed:
             self._watch(before, pages)
+        self._unsure = unsure
 
     def _cut(self, nbytes: int, pages: int) -> None:
         """Forget what lies beyond `nbytes`: it must read as zeros should the region grow again."""
@@ -433,8 +438,8 @@ class Draft:
         if not again.all():
             with engine.write() as write:
                 slots[~again] = write.take(int((~again).sum()))
-                number = write.reserve(slots[~again])
-            self._reservations.append(Reservation(engine, number))
+                reservation = write.reserve(slots[~again])
+            self._reservations.append(reservation)
             self._hold(self._anchor)
         self.flushed = _write_early(engine, wiring, pages, slots).over(self.flushed)
         self.dirty = np.setdiff1d(self.dirty, pages, assume_unique=True)
@@ -443,9 +448,11 @@ class Draft:
     def release(self) -> None:
         """Let go of private pages that hold what is committed."""
         if self._wiring is not None and not self._engine.portable:
+            self._unsure = True
             self._wiring.wire(self._base_extents())  # not cleared: it shows this all along
             if self._exposed:
                 self._watch(0, self._wiring.pages)
+            self._unsure = False
 
 
 def _write_early(engine: Engine, wiring: Wiring, pages: IntArray, slots: IntArray) -> Placed:

@@ -63,7 +63,7 @@ from pagestore.format import (
 )
 from pagestore.later import Later
 from pagestore.pagetable import DenseLeaves, NodeCache, Nodes
-from pagestore.pins import Pin, Pins
+from pagestore.pins import Pin, Pins, Reservation
 from pagestore.space import Space
 from pagestore.transaction import Transaction
 
@@ -109,12 +109,13 @@ class Write:
         """Free slots for `count` pages; grows the arena where needed."""
         return self.space.take(count, self._engine.arena.grow, long=long)
 
-    def reserve(self, slots: IntArray) -> int:
+    def reserve(self, slots: IntArray) -> Reservation:
         """Set slots aside for a transaction that goes on; freed should its process die."""
-        number = self.records.new_number()
-        self._engine.pins.reserve(number)
-        self.records.put(number_key(RESERVED, number), pack_runs(runs_of(slots).tolist()))
-        return number
+        held = None
+        while held is None:
+            held = self._engine.pins.reserve(self.records.new_number())
+        self.records.put(number_key(RESERVED, held.number), pack_runs(runs_of(slots).tolist()))
+        return held
 
     def release_reservation(self, number: int, used: IntArray | None = None) -> None:
         """End a reservation; what was not used of it becomes free."""
@@ -250,7 +251,11 @@ class Engine:
                 self.space.aborted()
                 raise
             finally:
-                self.pins.end_exclusive()
+                try:
+                    self.pins.end_exclusive()
+                except BaseException:
+                    self.pins.end_exclusive()  # or who pins such a version would wait for ever
+                    raise
             # the transaction is durable: what follows must not say otherwise
             with contextlib.suppress(PagestoreError, MemoryError):
                 if write.records.written:  # LMDB gives one that wrote nothing no number
@@ -258,6 +263,7 @@ class Engine:
                     self.sums.committed(transaction)
                     self._note_head(write, transaction)
                 else:
+                    self.space.committed(transaction - 1)
                     self.sums.committed(transaction - 1)
                 write.nodes.committed()
             if spare:

@@ -224,6 +224,9 @@ WRITTEN_COPIES: Final = Query(
 were written. What has no page table is passed over, but for each page that is mapped the kernel
 looks into a record of its own."""
 
+COPIES: Final = WRITTEN_COPIES._replace(mask=_NO_COPY)
+"""Copies, armed or not; and gaps that are armed, which look like what is swapped out."""
+
 COPIES_IN_MEMORY: Final = Query(_PAGE_IS_PRESENT | _NO_COPY, _NO_COPY, returned=_PAGE_IS_PRESENT)
 """Copies, armed or not. Not those that are swapped out: gaps that are armed look the same."""
 

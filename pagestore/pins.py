@@ -7,15 +7,20 @@ has committed. High bytes stand for the reservations of unfinished large transac
 - P1  Locks belong to one open file description, so the kernel drops them when the process dies.
 - P2  Within the process a pin is counted; the last one releases the byte.
 - P3  A forked child shares its parent's description: it must never unlock.
+- P4  A signal handler may raise after any call. So the lock is taken by nothing but ``with``, and
+      what is noted before a call is what undoes it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import TypeVar
 
 from pagestore import kernel
 from pagestore.format import VersionId
@@ -24,21 +29,34 @@ WAIT_SECONDS = 0.0005
 _RESERVATIONS = 1 << 61
 _OPEN = _RESERVATIONS - 1  # held shared by every process that has the store open
 
+T = TypeVar("T")
+
 
 class Pin:
-    """One hold on a version, released once; finalizers may release it at any time."""
+    """One hold on a version, given up once: when told to, or with the last reference to it."""
 
-    __slots__ = ("_pins", "_released", "version")
+    _held = False
 
     def __init__(self, pins: Pins, version: VersionId) -> None:
         self._pins = pins
         self.version = version
-        self._released = False
 
     def release(self) -> None:
-        if not self._released:
-            self._released = True
+        if self._held:
+            self._held = False
             self._pins.release_later(self.version)
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self.release()
+
+
+class Reservation(Pin):
+    """Slots written before their commit; given up when neither draft nor memory refers to it."""
+
+    @property
+    def number(self) -> int:
+        return self.version - _RESERVATIONS
 
 
 class Pins:
@@ -56,10 +74,8 @@ class Pins:
         # a finalizer can run inside any call of its own thread: it only queues (deque is atomic),
         # and finds this lock taken even by its own thread
         self._lock = threading.Lock()
-        self._free = threading.Condition(self._lock)
-        self._counts: Counter[VersionId] = Counter()
+        self._counts: Counter[VersionId] = Counter()  # a reservation's byte is counted too
         self._exclusive: set[VersionId] = set()
-        self._reservations: set[int] = set()
         self._done: deque[VersionId] = deque()
         self._closing = False
 
@@ -86,9 +102,8 @@ class Pins:
 
     def close(self) -> None:
         """Give up the lock file, once the last array that is wired to a version is gone."""
-        with self:
-            self._closing = True
-            self._close_if_done()
+        self._closing = True
+        self._alone(self._close_if_done)
 
     @property
     def fd(self) -> int:
@@ -97,40 +112,54 @@ class Pins:
 
     @property
     def held(self) -> int:
-        with self:
-            return sum(self._counts.values())
+        """How many pins there are."""
+        return self._alone(
+            lambda: sum(n for version, n in self._counts.items() if version < _RESERVATIONS)
+        )
 
     def acquire(self, version: VersionId) -> Pin:
         """Pin a version. The caller then checks that it still exists."""
-        with self:
-            # whoever holds it exclusively is about to commit: a short wait, and not in the kernel:
-            # with the lock held there, two processes could wait for each other in a circle
-            while version in self._exclusive or not (
-                self._counts[version] or kernel.lock_shared(self._fd, version)
-            ):
-                self._free.wait(WAIT_SECONDS)
-            self._counts[version] += 1
-        return Pin(self, version)
+        pin = Pin(self, version)
+        # whoever holds it exclusively is about to commit: a short wait, and not in the kernel:
+        # with the lock held there, two processes could wait for each other in a circle
+        while not self._alone(lambda: self._hold(pin, kernel.lock_shared)):
+            time.sleep(WAIT_SECONDS)
+        return pin
+
+    def _hold(self, pin: Pin, lock: Callable[[int, int], bool]) -> bool:
+        version = pin.version
+        if version in self._exclusive:
+            return False
+        first = not self._counts[version]
+        self._counts[version] += 1
+        pin._held = True  # from here on its release undoes it
+        try:
+            locked = not first or lock(self._fd, version)
+        except BaseException:
+            pin.release()
+            raise
+        if not locked:
+            pin.release()
+        return locked
 
     def release_later(self, version: VersionId) -> None:
         self._done.append(version)
         self._settle()
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._drain()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-        self._settle()
+    def _alone(self, act: Callable[[], T]) -> T:
+        """Do something under the lock, with all that was released taken in before and after."""
+        try:
+            with self._lock:
+                self._drain()
+                return act()
+        finally:
+            self._settle()
 
     def _settle(self) -> None:
         """Take in what was released; whoever has the lock does so on letting go of it."""
-        while self._done and self._lock.acquire(blocking=False):
-            try:
+        while self._done and not self._lock.locked():
+            with self._lock:
                 self._drain()
-            finally:
-                self._lock.release()
 
     def _drain(self) -> None:
         if not self._done:
@@ -139,66 +168,73 @@ class Pins:
             self._done.clear()
             return
         while self._done:
-            version = self._done.popleft()
-            if version >= _RESERVATIONS:
-                self._reservations.discard(version - _RESERVATIONS)
+            version = self._done[0]
+            if self._counts[version] == 1 and version not in self._exclusive:
                 kernel.unlock(self._fd, version)
-                continue
-            self._counts[version] -= 1
-            if self._counts[version] <= 0:
+            # no call from here on: it is counted once, and taken off the queue
+            if self._counts[version] > 1:
+                self._counts[version] -= 1
+            else:
                 del self._counts[version]
-                if version not in self._exclusive:
-                    kernel.unlock(self._fd, version)
+            del self._done[0]
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self._closing and self._fd >= 0 and not self._counts and not self._reservations:
+        if self._closing and self._fd >= 0 and not self._counts:
             os.close(self._fd)
             self._fd = -1
 
     def try_exclusive(self, version: VersionId, mine: int = 0) -> bool:
         """Shut others out of a version that only the caller's `mine` pins hold; never waits."""
-        with self:
+
+        def attempt() -> bool:
             if version in self._exclusive:
                 return True
             if self._counts[version] > mine:
                 return False
-            if not self._counts[version]:
-                del self._counts[version]
-            if not kernel.lock_exclusive(self._fd, version):
-                return False
-            self._exclusive.add(version)
-            return True
+            self._exclusive.add(version)  # first: `end_exclusive` undoes what comes after
+            if kernel.lock_exclusive(self._fd, version):
+                return True
+            self._exclusive.discard(version)
+            return False
+
+        return self._alone(attempt)
 
     def end_exclusive(self) -> None:
         """Let go of every exclusive hold; versions that are still pinned stay so."""
-        with self:
-            for version in self._exclusive:
+
+        def end() -> None:
+            for version in list(self._exclusive):
                 if self._counts[version] > 0:
                     kernel.lock_shared(self._fd, version)
                 else:
                     kernel.unlock(self._fd, version)
-            self._exclusive.clear()
-            self._free.notify_all()
+                self._exclusive.discard(version)
+
+        self._alone(end)
 
     # -------------------------------------------------------------------------- reservations
 
-    def reserve(self, number: int) -> None:
-        with self:
-            kernel.lock_exclusive(self._fd, _RESERVATIONS + number)
-            self._reservations.add(number)
+    def reserve(self, number: int) -> Reservation | None:
+        """Hold a reservation; None if that number is held already, by whom it came to nothing."""
+        reservation = Reservation(self, VersionId(_RESERVATIONS + number))
 
-    def unreserve_later(self, number: int) -> None:
-        """End a reservation; whoever writes next sees it as abandoned."""
-        self.release_later(VersionId(_RESERVATIONS + number))
+        def attempt() -> bool:
+            taken = self._counts[reservation.version] > 0
+            return not taken and self._hold(reservation, kernel.lock_exclusive)
+
+        return reservation if self._alone(attempt) else None
 
     def abandoned(self, number: int) -> bool:
         """Whether the owner of a reservation is dead."""
-        with self:
-            if number in self._reservations:
+        offset = VersionId(_RESERVATIONS + number)
+
+        def attempt() -> bool:
+            if self._counts[offset]:
                 return False
-            offset = _RESERVATIONS + number
-            if not kernel.lock_exclusive(self._fd, offset):
-                return False
-            kernel.unlock(self._fd, offset)
-            return True
+            try:
+                return kernel.lock_exclusive(self._fd, offset)
+            finally:
+                kernel.unlock(self._fd, offset)
+
+        return self._alone(attempt)

@@ -60,6 +60,7 @@ class Space:
         self._free = np.zeros(0, np.bool_)
         self.free = 0
         self._seen = -1  # the LMDB transaction that the set in memory equals
+        self._begun = False  # the transaction under way has looked at it
         self._log: list[int] = []  # numbers of the log records
         self._logged = 0  # runs in all of them
         self._forget()
@@ -75,11 +76,13 @@ class Space:
 
     def begin(self, records: Records, transaction: int, slots: int) -> None:
         """Make the set equal what the transaction sees (`transaction` is its LMDB number)."""
-        if self._seen == transaction - 1 and len(self._free) == slots:
-            return
-        self._free, self._log, self._logged = load(records, slots)
-        self.free = int(np.count_nonzero(self._free))
-        self._forget()
+        known = self._seen == transaction - 1 and len(self._free) == slots
+        self._seen = -1  # what an aborted transaction leaves is not believed
+        if not known:
+            self._free, self._log, self._logged = load(records, slots)
+            self.free = int(np.count_nonzero(self._free))
+            self._forget()
+        self._begun = True
 
     @property
     def slots(self) -> int:
@@ -234,17 +237,14 @@ class Space:
 
     def aborted(self) -> None:
         """A transaction of this process came to nothing: so does what it took and gave."""
-        if self._taken or self._given:
-            self._seen = -1
-        self._taken.clear()
-        self._given.clear()
+        self._begun = False
 
     def committed(self, transaction: int) -> None:
         """A transaction of this process is durable: the set in memory stands."""
-        if self._taken or self._given or self._seen == transaction - 1:
+        believed = self._begun or self._seen == transaction - 1
+        self._taken, self._given, self._begun = [], [], False
+        if believed:
             self._seen = transaction
-        self._taken.clear()
-        self._given.clear()
 
 
 def free_runs(free: np.ndarray[Any, Any], segment: int) -> IntArray:

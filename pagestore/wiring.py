@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,7 +72,6 @@ class Anchor:
 
     def __init__(self, pin: Pin) -> None:
         self._held = [pin]
-        weakref.finalize(self, _release, self._held).atexit = False
 
     @property
     def pin(self) -> Pin:
@@ -87,11 +85,6 @@ class Anchor:
     def keep(self, pin: Pin) -> None:
         """Hold another pin too: the memory may show some of that version."""
         self._held.append(pin)
-
-
-def _release(held: list[Pin]) -> None:
-    for pin in held:
-        pin.release()
 
 
 class Wiring:

@@ -280,9 +280,8 @@ class Workspace(View):
             if changes or self._deleted:
                 done = commit(
                     self._engine, self.branch, self._record, changes, self._deleted,
-                    message=message, name=name,
+                    message=message, name=name, then=self._go_on,
                 )  # fmt: skip
-                self._go_on(done)
                 if done.made:
                     names = (self.branch,) if name is None else (self.branch, name)
                     return Version.of(done.version, names)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
+import pytest
 
 import pagestore
 from pagestore import workspace
+from pagestore.engine import PINS
+from pagestore.pins import Pins
 from tests.worker import Worker
 
 PAGE = 4096
@@ -113,3 +118,36 @@ def test_a_small_share_of_memory_flushes_by_itself(make_store, tracking, monkeyp
     expected = np.repeat(np.arange(1, 101, dtype=np.uint8), PAGE)
     expected[0] = 7
     assert np.array_equal(store.view("main")["x"], expected)
+
+
+def test_a_reservation_that_came_to_nothing_is_held_by_nobody(filled):
+    numbers = []
+
+    def reserve_in_vain():
+        with filled._shared.write() as write:
+            numbers.append(write.reserve(write.take(3)).number)
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        reserve_in_vain()
+    other = Pins(os.path.join(filled.path, PINS))
+    assert other.abandoned(numbers[0])
+    other.close()
+
+
+def test_a_number_that_somebody_holds_is_passed_over(filled):
+    """Or the slots would be taken for abandoned as soon as that one lets go."""
+    other = Pins(os.path.join(filled.path, PINS))
+    with filled._shared.read() as (records, _):
+        number = records.meta.next_number
+    held = [other.reserve(n) for n in range(number, number + 5)]
+    ws = filled.begin()
+    ws["x"][:] = 3
+    ws.flush()
+    del held
+    assert other.abandoned(number)
+    with filled.begin() as second:  # takes what is abandoned
+        second["y"][:] = 4
+    assert (ws["x"] == 3).all()
+    ws.commit()
+    other.close()

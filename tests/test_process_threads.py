@@ -325,7 +325,8 @@ def test_waiting_for_a_pin_holds_no_lock(tmp_path):
     """Two open files on the lock file are two processes to the kernel."""
     mine, theirs = Pins(tmp_path / "pins"), Pins(tmp_path / "pins")
     assert theirs.try_exclusive(5)
-    waiting = threading.Thread(target=mine.acquire, args=(5,))
+    pins = []
+    waiting = threading.Thread(target=lambda: pins.append(mine.acquire(5)))
     waiting.start()
     time.sleep(0.05)
     done = []

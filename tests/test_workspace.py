@@ -288,9 +288,9 @@ class Scans:
     def __getattr__(self, name):
         return getattr(self.tracker, name)
 
-    def written(self, address, size):
+    def written(self, address, size, **options):
         self.count += 1
-        return self.tracker.written(address, size)
+        return self.tracker.written(address, size, **options)
 
 
 def test_a_file_of_bytes_is_never_searched_for_changes(any_store, monkeypatch):

@@ -37,8 +37,12 @@ class Tracker(Protocol):
     def watch(self, address: int, nbytes: int) -> None:
         """From now on the range, freshly laid out or remapped, counts as clean."""
 
-    def written(self, address: int, nbytes: int) -> kernel.Ranges:
-        """Pages written since `watch` or the last call, relative to address; now clean."""
+    def written(self, address: int, nbytes: int, *, again: bool = False) -> kernel.Ranges:
+        """Pages written since `watch` or the last call, relative to address; now clean.
+
+        With `again`, candidates whenever they were written: the last answer was lost, or parts of
+        the range may not be watched.
+        """
 
     def pending(self, address: int, nbytes: int) -> int:
         """How many pages `written` would report; changes nothing."""

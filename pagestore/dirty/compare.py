@@ -19,7 +19,7 @@ class CompareTracker:
     def watch(self, address: int, nbytes: int) -> None:
         """Nothing to prepare."""
 
-    def written(self, address: int, nbytes: int) -> kernel.Ranges:
+    def written(self, address: int, nbytes: int, *, again: bool = False) -> kernel.Ranges:
         """All of the range."""
         pages = self.pending(address, nbytes)
         return np.array([[0, pages]] if pages else [], np.int64).reshape(-1, 2)

@@ -23,7 +23,7 @@ class PagemapTracker:
     def watch(self, address: int, nbytes: int) -> None:
         """Nothing to prepare."""
 
-    def written(self, address: int, nbytes: int) -> kernel.Ranges:
+    def written(self, address: int, nbytes: int, *, again: bool = False) -> kernel.Ranges:
         """Every broken page of the range."""
         private = kernel.pagemap_private(address, nbytes)
         edges = np.flatnonzero(np.diff(private, prepend=False, append=False))

@@ -28,6 +28,7 @@ import numpy as np
 
 from pagestore import kernel
 from pagestore.kernel import (
+    COPIES,
     COPIES_IN_MEMORY,
     PAGE_SIZE,
     UNARMED,
@@ -66,10 +67,13 @@ class UserfaultTracker:
             except (OSError, MemoryError) as error:
                 self._degrade(error)
 
-    def written(self, address: int, nbytes: int) -> Ranges:
+    def written(self, address: int, nbytes: int, *, again: bool = False) -> Ranges:
         """Pages written since `watch` or the last call; clean from now on."""
         if self._exact:
             try:
+                if again:
+                    self.watch(address, nbytes)
+                    return kernel.pages(self._userfault.scan(address, nbytes, COPIES), address)
                 return kernel.pages(self._scan(address, nbytes), address)
             except (OSError, MemoryError) as error:
                 self._degrade(error)
