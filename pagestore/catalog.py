@@ -54,6 +54,7 @@ else:
 
 MAP_SIZE = 1 << 40  # address space only; halved until the process is allowed it
 MAX_READERS = 2048
+READERS_LOOKED_AT = 64  # after so many transactions: whether they are still alive
 LOCK_ROOM = (MAX_READERS + 64) * 64  # bytes: what LMDB's lock file needs at most
 RESERVE = 1 << 20
 LOOKS = 4  # at a meta record that does not fit, before it counts as damaged
@@ -311,6 +312,8 @@ class Catalog:
         try:
             transaction = Transaction(txn, writing=True)
             number = transaction.id
+            if number % READERS_LOOKED_AT == 0:
+                self._env.reader_check()  # one that was killed in a look holds back freed pages
             self._fill_ahead(number)
             yield transaction
             transaction.finish()

@@ -104,6 +104,7 @@ class _Walk:
 
     def _tree(self, what: str, tree: Tree) -> list[Numbers]:
         """Look at a tree; the lists of pages in its values, if it is that of free pages."""
+        free = self._meta.trees[0]
         counts = (tree.branches, tree.leaves, tree.overflows, tree.entries)
         if tree.root == NO_PAGE:
             if tree.depth or any(counts):
@@ -115,8 +116,9 @@ class _Walk:
         branches = 0
         for _ in range(tree.depth - 1):
             branches += len(level)
-            level = np.concatenate([self._children(part) for part in self._parts(level, what)])
-        found = _Leaves(self, what == "free pages")
+            parts = self._parts(level, what)
+            level = np.concatenate([self._children(part, tree is free) for part in parts])
+        found = _Leaves(self, tree is free)
         for part in self._parts(level, what):
             found.look(self._nodes(part, LEAF))
         if counts != (branches, len(level), found.overflows, found.entries):
@@ -131,11 +133,15 @@ class _Walk:
         self._meet(level, f"the tree of {what}")
         return [level[i : i + AT_ONCE] for i in range(0, len(level), AT_ONCE)]
 
-    def _children(self, pages: Numbers) -> Numbers:
+    def _children(self, pages: Numbers, free: bool) -> Numbers:
         nodes = self._nodes(pages, BRANCH)
         # the first key of a page stands for everything below
         inner = np.flatnonzero(nodes.page[2:] == nodes.page[:-2]) + 1
-        _ascending(nodes.data, nodes.take(inner), nodes.take(inner + 1))
+        low, high = nodes.take(inner), nodes.take(inner + 1)
+        if free:
+            _rising(nodes.data, low, high)
+        else:
+            _ascending(nodes.data, low, high)
         return _little(nodes.data, nodes.at, 6)
 
     def _nodes(self, pages: Numbers, kind: int) -> _Nodes:
@@ -309,6 +315,14 @@ def _little(data: Bytes, at: Numbers, size: int) -> Numbers:
     for i in range(size):
         value |= data[at + i].astype(np.uint64) << np.uint64(8 * i)
     return np.minimum(value, np.uint64(1 << 62)).astype(np.int64)
+
+
+def _rising(data: Bytes, low: _Nodes, high: _Nodes) -> None:
+    """Raise `_Unsound` unless the keys are numbers of transactions, that of `high` the higher."""
+    for nodes in (low, high):
+        _refuse(nodes.key_size != 8, nodes.number, "has a key that is no transaction")
+    falls = _little(data, low.key, 8) >= _little(data, high.key, 8)
+    _refuse(falls, high.number, "has keys that do not ascend")
 
 
 def _ascending(data: Bytes, low: _Nodes, high: _Nodes) -> None:

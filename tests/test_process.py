@@ -5,6 +5,8 @@ import functools
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -473,3 +475,22 @@ def test_threads_and_processes_take_locks_both_ways(path, children):
     assert all(int(children.wait(pid, 30)) > 5 for pid in pids)
     with pagestore.open(path) as store:
         assert_clean(store)
+
+
+def test_a_reader_that_was_killed_holds_back_no_page_of_the_catalog(make_store):
+    """LMDB keeps its place among the readers, and what it saw, until somebody looks."""
+    store = make_store()
+    with store.begin() as ws:
+        ws.create("a", 1)
+        size = store.stats().catalog_bytes
+        code = (
+            "import os, sys, pagestore\n"
+            "with pagestore.open(sys.argv[1])._shared.read():\n"
+            "    os.kill(os.getpid(), 9)"
+        )
+        killed = subprocess.run([sys.executable, "-c", code, store.path], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        for i in range(400):
+            ws.write("a", 0, bytes([i % 250 + 1]))
+            ws.commit()
+    assert store.stats().catalog_bytes < size + (4 << 20)

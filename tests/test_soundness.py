@@ -9,7 +9,7 @@ import pytest
 
 from pagestore import soundness
 from pagestore.soundness import unsound
-from pagestore.structure import HEADER
+from pagestore.structure import HEADER, metas
 
 verify = pytest.importorskip("lmdb.verify")
 
@@ -59,6 +59,23 @@ def test_next_to_nothing_is_sound(tmp_path, records):
             with env.begin(write=True) as txn:
                 txn.put(b"%d" % i, b"value")
     assert unsound(tmp_path / "file") is None
+
+
+def test_many_lists_of_free_pages_are_sound(tmp_path):
+    """Their keys are numbers, least byte first: above 255 they do not ascend byte by byte."""
+    path = tmp_path / "file"
+    with lmdb.open(str(path), subdir=False, map_size=1 << 26, sync=False) as env:
+        with env.begin(write=True) as txn:
+            txn.put(b"a", b"0")
+        reader = env.begin()  # for it nothing that is freed is used again
+        for i in range(700):
+            with env.begin(write=True) as txn:
+                txn.put(b"a", b"%d" % i)
+        reader.abort()
+    assert objections(path) == []
+    with open(path, "rb") as file:
+        assert metas(file)[0].trees[0].depth > 1
+    assert unsound(path) is None
 
 
 def some_change(random, size):
