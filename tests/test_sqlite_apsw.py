@@ -50,3 +50,19 @@ def test_all_of_apsws_tests(tmp_path, record_property):
     assert len(found) >= 230
     assert found.keys() >= EXCEPTIONS.keys()
     judge(found, EXCEPTIONS, record_property)
+
+
+def speed(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tools.sqlite.speed", "--apsw", "--correctness", *options]
+    return subprocess.run(
+        [*command, "--scale", "1", "--iterations", "2", "--database", str(directory / "db")],
+        cwd=directory, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_apsws_speed_test_returns_the_same_rows(tmp_path):
+    """With its test of correctness, and a cache so small that transactions are spilled."""
+    run = speed(tmp_path, "--tests", "statements", "--sqlite-cache", "0.1")
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "the same 4,047 rows through 3 connections each" in run.stdout
