@@ -3,8 +3,8 @@
 Owns: reading bytes from the arena through a page table, and whole pages that were written. Does
 not know versions or workspaces: it is told how to find the slots of pages.
 
-Wiring costs what is scattered in a region (docs/decisions/020); a call here costs what it reads.
-Whoever makes many of them is better served by memory, so after some calls none suffices.
+Wiring costs what is scattered in a region (docs/decisions/020); a call here costs what it reads,
+and as much as to wire some 40 pieces. So in a region of few pieces only the first calls suffice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 from pagestore.arena import Arena
 from pagestore.format import IntArray
 
-MOST_CALLS = 64
+LEAST_CALLS, MOST_CALLS = 2, 64
+PIECES = 40  # to wire so many costs as much as a call
 MOST_BYTES = 1 << 20  # of one call
 
 
@@ -35,12 +36,19 @@ class Direct:
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
         self._aside: dict[int, np.ndarray[Any, Any]] = {}
-        self._calls_left = MOST_CALLS
+        self._calls = 0
+        self._most = -1  # of them; not known yet
 
-    def suffices(self, nbytes: int) -> bool:
-        """Whether one more call, for so many bytes, is better than wiring memory."""
-        self._calls_left -= 1
-        return self._calls_left >= 0 and nbytes <= MOST_BYTES
+    def suffices(self, nbytes: int, count: Callable[[int], int]) -> bool:
+        """Whether one more call, for so many bytes, is better than wiring memory.
+
+        `count` says in how many pieces the region is, up to some number.
+        """
+        if self._most < 0:
+            pieces = count(MOST_CALLS * PIECES)
+            self._most = min(MOST_CALLS, LEAST_CALLS + pieces // PIECES)
+        self._calls += 1
+        return self._calls <= self._most and nbytes <= MOST_BYTES
 
     def read(self, slots_of: SlotsOf, start: int, stop: int) -> bytes:
         """Bytes from `start` up to `stop`."""

@@ -29,7 +29,7 @@ from pagestore.format import (
     runs_of,
     sorted_unique,
 )
-from pagestore.pagetable import clip, extents, lookup, singles
+from pagestore.pagetable import clip, count, extents, lookup, singles
 from pagestore.pins import Reservation
 from pagestore.wiring import Anchor, Wiring
 
@@ -125,6 +125,12 @@ class Draft:
         with self._engine.read() as (_, nodes):
             return extents(nodes, self.base.table)
 
+    def _count(self, most: int) -> int:
+        if self.base is None:
+            return 0
+        with self._engine.read() as (_, nodes):
+            return count(nodes, self.base.table, most)
+
     def array(self) -> np.ndarray[Any, Any]:
         """Return the region as a writable array; from now on the kernel notes what it writes."""
         wiring = self.wiring
@@ -144,7 +150,7 @@ class Draft:
     def write(self, start: int, raw: np.ndarray[Any, Any]) -> None:
         """Write bytes from byte `start` on, and declare their pages dirty."""
         size, stop = self._engine.page_size, start + len(raw)
-        if self._wiring is None and self._direct.suffices(len(raw)):
+        if self._wiring is None and self._direct.suffices(len(raw), self._count):
             self._direct.write(self._known_slots, start, raw)
             return
         memory = self.wiring.bytes()
@@ -153,7 +159,7 @@ class Draft:
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes from byte `start` up to `stop`."""
-        if self._wiring is None and self._direct.suffices(stop - start):
+        if self._wiring is None and self._direct.suffices(stop - start, self._count):
             return self._direct.read(self._known_slots, start, stop)
         return self.wiring.bytes()[start:stop].tobytes()
 

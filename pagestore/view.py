@@ -28,7 +28,7 @@ from pagestore.errors import (
 from pagestore.format import Extents, IntArray, RegionRecord, VersionRecord
 from pagestore.history import Region, Version, region_table
 from pagestore.later import Later
-from pagestore.pagetable import extents, lookup
+from pagestore.pagetable import count, extents, lookup
 from pagestore.pins import Pin
 from pagestore.wiring import Anchor, Wiring
 
@@ -218,9 +218,13 @@ class View(Mapping[str, Any]):
     def _read(self, name: str, start: int, stop: int) -> bytes:
         if name not in self._wirings:
             direct = self._directs.setdefault(name, Direct(self._engine.arena))
-            if direct.suffices(stop - start):
+            if direct.suffices(stop - start, functools.partial(self._count, name)):
                 return direct.read(functools.partial(self._slots, name), start, stop)
         return self._wiring(name).bytes()[start:stop].tobytes()
+
+    def _count(self, name: str, most: int) -> int:
+        with self._engine.read() as (_, nodes):
+            return count(nodes, self._region(name).table, most)
 
     def _slots(self, name: str, pages: IntArray) -> IntArray:
         with self._engine.read() as (_, nodes):

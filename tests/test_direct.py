@@ -12,7 +12,8 @@ PAGES = 40
 
 
 @pytest.fixture
-def filled(any_store):
+def filled(any_store, monkeypatch):
+    monkeypatch.setattr(direct, "LEAST_CALLS", 64)  # as if it were in many pieces
     store = any_store
     with store.begin() as ws:
         ws.create("x", PAGES * PAGE - 100)[:] = np.arange(PAGES * PAGE - 100) % 251
@@ -55,11 +56,17 @@ def test_an_array_shows_what_was_written_before_it(filled):
     assert bytes(filled.view("main")["x"][PAGE + 1 : PAGE + 4]) == b"a\0c"
 
 
-@pytest.mark.parametrize("calls", [0, 1, 3])
-def test_many_calls_get_memory(filled, monkeypatch, calls):
-    monkeypatch.setattr(direct, "MOST_CALLS", calls)
-    expected = filled.view("full")["x"].copy()
+@pytest.mark.parametrize(("writes", "least", "calls"), [(0, 0, 0), (0, 1, 1), (2, 1, 3), (4, 0, 4)])
+def test_many_calls_get_memory(filled, monkeypatch, writes, least, calls):
+    """How many that are grows with what is to be laid out."""
+    with filled.begin() as ws:
+        for i in range(writes):
+            ws.write("x", (9 + 2 * i) * PAGE, b"piece")
+    monkeypatch.setattr(direct, "LEAST_CALLS", least)
+    monkeypatch.setattr(direct, "PIECES", 2)
     ws = filled.begin()
+    assert ws._drafts["x"]._count(99) // 2 == calls - least
+    expected = filled.view("main")["x"].copy()
     for i in range(6):
         ws.write("x", i * PAGE + i, b"zz")
         expected[i * PAGE + i :][:2] = ord("z")

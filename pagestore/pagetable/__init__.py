@@ -25,6 +25,7 @@ from pagestore.pagetable.nodes import Leaf, NodeCache, Nodes
 from pagestore.pagetable.painted import DenseLeaves
 from pagestore.pagetable.stack import clip, expand, flatten, join_up, singles
 from pagestore.pagetable.table import (
+    count,
     extents,
     extents_within,
     leaves,
@@ -42,6 +43,7 @@ __all__ = [
     "NodeCache",
     "Nodes",
     "clip",
+    "count",
     "differences",
     "exclusive",
     "exclusive_nodes",

@@ -76,6 +76,14 @@ def extents(nodes: Nodes, table: Table, wanted: IntArray | None = None) -> Exten
     return parts[0] if len(parts) == 1 else Extents.join(parts)
 
 
+def count(nodes: Nodes, table: Table, most: int) -> int:
+    """How many extents a table may have, or `most`; that, too, if it takes many nodes to know."""
+    if table.root is None or table.height:
+        return most if table.height else 0
+    leaf = nodes.leaf(table.root.node)
+    return min(most, len(leaf.inline) + int(leaf.runs["count"].sum()))
+
+
 def lookup(nodes: Nodes, table: Table, pages: IntArray) -> tuple[IntArray, IntArray]:
     """Slot (0: zeros) and birth of each of some sorted pages."""
     if table.root is not None and table.height == 0 and len(pages):

@@ -15,6 +15,7 @@ import apsw
 import pytest
 
 import pagestore
+from pagestore.sqlite import dbapi
 from pagestore.sqlite.connection import connect, uri
 
 SNAPSHOT = "prepared"
@@ -67,6 +68,10 @@ class Database:
         """Open the database; closed with the test."""
         self._connections.append(connect(self._store, NAME, self._branch, **apsw_args))
         return self._connections[-1]
+
+    def dbapi(self) -> dbapi.Connection:
+        """Open the database as Python's database API has it; closed with the test."""
+        return dbapi.Connection(self.connect())
 
     def sqlite3(self) -> sqlite3.Connection:
         """A copy in memory for Python's own `sqlite3`, which cannot open stores.

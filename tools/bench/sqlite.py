@@ -22,7 +22,7 @@ import pagestore
 from pagestore.sqlite import connect, import_file
 
 OURS, JOURNAL, WAL = "store", "file, rollback journal", "file, WAL"
-ROUNDS, SPOTS = 7, 1000
+ROUNDS, SPOTS, TESTS = 7, 1000, 100
 CITIES = ("Bonn", "Lyon", "Turin", "Porto", "Gent", "Graz", "Lund", "Cork")
 Work = Callable[[apsw.Connection, int], int]  # returns how many operations it did
 SCHEMA = """
@@ -93,6 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.bench.sqlite", description=__doc__)
     parser.add_argument("--megabytes", type=int, default=500)
     parser.add_argument("--dir", default=tempfile.gettempdir())
+    parser.add_argument("--fixture", action="store_true", help="only what a test's database costs")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="pagestore-sqlite-", dir=options.dir))
     try:
@@ -102,6 +103,9 @@ def main() -> None:
             size = import_file(store, folder / "template.db").regions["main.db"].nbytes
             took = time.perf_counter() - began
             print(f"{size / 1e6:.0f} MB, {orders:,} orders, copied in within {took:.1f} s")
+            if options.fixture:
+                fixtures(store, folder / "template.db")
+                return
             store.snapshot("template")
             branches(store, folder / "template.db")
             in_turns(store, folder)
@@ -171,6 +175,48 @@ def branches(store: pagestore.Store, template: Path) -> None:
     print(f"a copy of the file, opened and changed: {_time(copied)}, {copied / total:.0f} times")
     for i in range(ROUNDS):
         store.delete_branch(f"b{i}")
+
+
+def fixtures(store: pagestore.Store, template: Path) -> None:
+    """What tests pay for a database of their own: made, changed twice, thrown away."""
+    from pagestore.sqlite.testing import Prepared
+
+    prepared = Prepared(store, lambda db: None)
+
+    def ours() -> None:
+        database = prepared.branch()
+        _change_twice(database.connect())
+        database.close()
+
+    def copied(synchronous: str) -> None:
+        copy = template.with_name("copy.db")
+        shutil.copyfile(template, copy)
+        file = apsw.Connection(str(copy))
+        file.pragma("synchronous", synchronous)
+        _change_twice(file)
+        file.close()
+        copy.unlink()
+
+    ways: dict[str, Callable[[], None]] = {
+        "a branch": ours,
+        "a copy": lambda: copied("full"),
+        "a copy that is not synced": lambda: copied("off"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(TESTS):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - began)
+    for name, values in times.items():
+        values.sort()
+        fast = _time(values[len(values) // 10])
+        print(f"{name} for a test: {_time(statistics.median(values))}, fastest tenth {fast}")
+
+
+def _change_twice(db: apsw.Connection) -> None:
+    db.execute(NEW, (1, "tea", 1.5, "of a test"))
+    db.execute("UPDATE customers SET name = 'changed' WHERE id = 1")
 
 
 def _time(seconds: float) -> str:
