@@ -24,7 +24,7 @@ import numpy as np
 from pagestore.arena import Arena
 from pagestore.diff import changed_pages, page_count
 from pagestore.engine import Engine, Write
-from pagestore.errors import ConflictError, PagestoreError
+from pagestore.errors import ConflictError, ExistsError, PagestoreError
 from pagestore.format import (
     BRANCH,
     NODE,
@@ -172,9 +172,10 @@ def commit(
     *,
     message: str,
     name: str | None,
+    new: bool,
     then: Callable[[Committed], None],
 ) -> Committed:
-    """Make the next version of a branch; also let `name` stand for it.
+    """Make the next version of a branch, which may be `new`; also let `name` stand for it.
 
     `then` is called once the version is durable, also if a signal comes between that and the end.
 
@@ -187,7 +188,7 @@ def commit(
     try:
         with engine.write() as write:
             record, theirs = _make_version(
-                engine, write, branch, base, changes, deleted, message, name
+                engine, write, branch, base, changes, deleted, message, name, new
             )
             pin = engine.pins.acquire(record.id)
             done = Committed(record, write.head is record, pin, theirs, write.records.id)
@@ -217,12 +218,17 @@ def _make_version(
     deleted: Mapping[str, RegionRecord],
     message: str,
     name: str | None,
+    new: bool,
 ) -> tuple[VersionRecord, dict[str, list[Difference]]]:
     page_size = engine.page_size
     records = write.records
     if name is not None:
         records.check_free(name)
-    head = records.version(records.head(branch))
+    if new:
+        records.check_free(branch)
+        if name == branch:
+            raise ExistsError(f"{name!r} is to be the name of the branch")
+    head = records.version(base.id if new else records.head(branch))
     if head.id != base.id:
         check_conflicts(records, write.nodes, base, head, changes, deleted, page_size)
     theirs = differing(write.nodes, base, head)
@@ -240,8 +246,9 @@ def _make_version(
             version, head.id, now, bool(records.number("keep_all")), message, regions
         )
         records.add_version(record)
-        records.put_name(BRANCH, branch, NameRecord(version, now))
         write.head = record
+    if new or record is not head:
+        records.put_name(BRANCH, branch, NameRecord(record.id, now))
     if name is not None:
         records.put_name(SNAPSHOT, name, NameRecord(record.id, now))
     if record is not head:

@@ -130,17 +130,26 @@ class Store(Reader):
 
     # --------------------------------------------------------------------------------- views
 
-    def begin(self, branch: str = "main") -> Workspace:
+    def begin(self, branch: str = "main", *, at: Ref | None = None) -> Workspace:
         """Start a workspace on a branch's head.
+
+        Parameters
+        ----------
+        branch : str
+        at : Ref, optional
+            Start a new branch at this version. It comes into being with the first commit, which
+            costs no more than any other.
 
         Raises
         ------
         NotFoundError
-            There is no such branch.
+            There is no such branch, or version.
+        ExistsError
+            The branch is to be new, and there is a snapshot or branch of that name.
         ReadOnlyError
             The store was opened with mode ``"r"``.
         """
-        return Workspace(self._for_change(), branch)
+        return Workspace(self._for_change(), branch, plain(at))
 
     def view(self, ref: Ref) -> SnapshotView:
         """Open a version as private scratch memory.

@@ -119,14 +119,14 @@ class Transaction:
     def scan(self, prefix: bytes, damaged: Damage | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Records whose keys begin with `prefix`, in order."""
         with self._txn.cursor() as cursor:
-            if cursor.set_range(prefix) and cursor.key().startswith(prefix):
-                for raw, value in cursor:
-                    key = bytes(raw)
-                    if not key.startswith(prefix):
-                        return
-                    payload = decoded.whole(key, bytes(value), damaged)
-                    if payload is not None:
-                        yield key, payload
+            if not cursor.set_range(prefix):
+                return
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
+                payload = decoded.whole(key, value, damaged)
+                if payload is not None:
+                    yield key, payload
 
     def keys(self, prefix: bytes) -> Iterator[bytes]:
         """Keys that begin with `prefix`, in order; a damaged one is not taken for a key."""
@@ -368,11 +368,11 @@ class Transaction:
 
     def names_of(self, version: VersionId) -> list[tuple[bytes, str]]:
         """Kind and name of everything that stands for a version."""
-        return [
-            (kind, key_name(split_version_key(key)[2]))
-            for kind in (SNAPSHOT, BRANCH)
-            for key in self.keys(named_key(version, kind))
-        ]
+        found = []
+        for kind in (SNAPSHOT, BRANCH):
+            prefix = named_key(version, kind)
+            found += [(kind, key_name(key[len(prefix) :])) for key in self.keys(prefix)]
+        return found
 
     def resolve(self, ref: object) -> VersionRecord:
         """Return the version that a name, an id or ``NAME~2`` refers to."""

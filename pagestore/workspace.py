@@ -36,6 +36,7 @@ from pagestore.errors import (
     ReadOnlyError,
 )
 from pagestore.format import (
+    BRANCH,
     Extents,
     RegionId,
     RegionRecord,
@@ -62,12 +63,16 @@ class Workspace(View):
     `rollback` or `refresh` runs. After a `fork` the child cannot use it.
     """
 
-    def __init__(self, engine: Engine, branch: str) -> None:
+    def __init__(self, engine: Engine, branch: str, at: object = None) -> None:
         if not engine.writable:
             raise ReadOnlyError(f"{engine.path} is not writable")
-        record, pin = engine.pin_branch(branch)
+        if at is not None:
+            with engine.read() as (records, _):
+                records.check_free(check_name(branch, "branch"))
+        record, pin = engine.pin_branch(branch) if at is None else engine.pin(at)
         super().__init__(engine, record, pin)
         self.branch = branch
+        self._new = at is not None  # the branch comes into being with the first commit
         self._lock = threading.RLock()
         _workspaces.add(self)
         self._drafts: dict[str, Draft] = {}
@@ -277,10 +282,10 @@ class Workspace(View):
         with self._lock:
             self._check()
             changes = self._changes()
-            if changes or self._deleted:
+            if changes or self._deleted or self._new:
                 done = commit(
                     self._engine, self.branch, self._record, changes, self._deleted,
-                    message=message, name=name, then=self._go_on,
+                    message=message, name=name, new=self._new, then=self._go_on,
                 )  # fmt: skip
                 if done.made:
                     names = (self.branch,) if name is None else (self.branch, name)
@@ -298,6 +303,10 @@ class Workspace(View):
     def _go_on(self, done: Committed) -> None:
         """Stand on what was committed, or say that this workspace cannot."""
         try:
+            if self._new:
+                with self._engine.read() as (records, _):
+                    there = records.name(BRANCH, self.branch)
+                self._new = there is None or there.version != done.version.id
             self._settle(done)
         except BaseException as e:
             self._lost = f"version {done.version.id} is committed, this workspace was left behind"
@@ -344,6 +353,10 @@ class Workspace(View):
     def current(self) -> bool:
         """Whether the base is the branch's head; next to free while nobody commits anything."""
         return self._at_head(self.branch)
+
+    def _at_head(self, branch: str) -> bool:
+        self._check()
+        return self._new or super()._at_head(branch)
 
     def refresh(self) -> bool:
         """Move to the branch's head, keeping uncommitted changes.

@@ -72,10 +72,8 @@ with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2
 
     def branch(self, key: Key) -> None:
         self._count += 1
-        name = f"branch{self._count}"
-        self.store.create_branch(name, at=key)
         self._parked.append(self._workspace)  # a branch is begun beside what is open
-        self._workspace = self.store.begin(name)
+        self._workspace = self.store.begin(f"branch{self._count}", at=key)
         self._use()
 
     def diff(self, old: Key, new: Key) -> Pages:
