@@ -11,7 +11,6 @@ process that has the store open, holds others off, and has closed LMDB.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -35,8 +34,7 @@ def exchange(path: str, copy: str) -> bool:
     status = os.lstat(path)
     if status.st_nlink > 1 or os.path.islink(path):
         return False  # it is somebody else's, too
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(copy)
+    _discard(copy)
     try:
         _make(copy, status)
         structure.renumber(copy, _fill(copy, path, status.st_size + _ROOM))
@@ -48,8 +46,12 @@ def exchange(path: str, copy: str) -> bool:
     except (lmdb.Error, ValueError) as e:  # no room, no memory, or not the file it should be
         raise OSError(str(e)) from e
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(copy)
+        _discard(copy)
+
+
+def _discard(copy: str) -> None:
+    if os.path.lexists(copy):
+        os.unlink(copy)
 
 
 def _make(path: str, like: os.stat_result) -> None:

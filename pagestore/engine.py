@@ -579,8 +579,10 @@ def _examine_catalog(path: str, arena: Arena) -> None:
     as_left = True
     with contextlib.suppress(OSError):  # opening it says better what is wrong
         file = os.path.join(path, CATALOG)
-        with contextlib.suppress(OSError):  # what a process that died has left of a copy
-            os.unlink(os.path.join(path, COPY))
+        copy = os.path.join(path, COPY)
+        if os.path.lexists(copy):  # a process died while it made it
+            with contextlib.suppress(OSError):
+                os.unlink(copy)
         if os.stat(file).st_size >= 2 * kernel.PAGE_SIZE:
             as_left = examine(file, arena.read_seal())
     if not as_left and arena.writable:

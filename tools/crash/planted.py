@@ -32,7 +32,7 @@ MOST_STATES = 400
 """Within how many crash states a planted bug must show."""
 FEWEST_INPUTS, MOST_INPUTS = 120, 960
 """Within how many bad inputs; fewer are tried first."""
-MOST_BEHIND = 80
+MOST_BEHIND = 90
 """States that are looked at behind one injected fault."""
 
 
