@@ -161,6 +161,7 @@ class Engine:
         self.closed = False
         self.compacted = False  # whoever closes the store last makes the catalog dense
         self._wrote = False
+        self._writing = False
         self.tracker: Tracker = choose(tracking)
         with contextlib.ExitStack() as undo:
             self.arena = _open_arena(path, writable)
@@ -237,7 +238,7 @@ class Engine:
         `spare` lets it use the ballast on a full disk: for what gives space back.
         """
         self.check_open()
-        with self.lock:
+        with self.lock, self._alone():
             if self.arena.broken:
                 raise BrokenError(f"{self.path}: {self.arena.broken}; reopen the store")
             try:
@@ -268,6 +269,20 @@ class Engine:
                 write.nodes.committed()
             if spare:
                 self._restore_ballast()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse a write transaction within another: what it gives up would be the other's."""
+        if self._writing:
+            raise InvalidError(
+                f"{self.path} is being written to by this thread: "
+                "a finalizer or signal handler that runs amid that cannot write, too"
+            )
+        self._writing = True
+        try:
+            yield
+        finally:
+            self._writing = False
 
     def name_version(
         self, ref: object, name: str, message: str = ""

@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import pagestore
-from pagestore import ClosedError, ConflictError, NotFoundError
+from pagestore import ClosedError, ConflictError, InvalidError, NotFoundError, commit
 from pagestore.pins import Pins
 from tests.damage import PAGE, assert_clean, contents, directory_in_memory, in_child, small_store
 
@@ -378,3 +379,55 @@ def test_a_finalizer_may_close_a_store_while_its_thread_opens_one(path, which):
             assert not registry
 
     alone(work)
+
+
+OTHERS: dict[str, Callable[[pagestore.Store, pagestore.Workspace], object]] = {
+    "commit": lambda store, ws: ws.commit(),
+    "flush": lambda store, ws: ws.flush(),
+    "name": lambda store, ws: store.snapshot("meanwhile"),
+    "branch": lambda store, ws: store.create_branch("meanwhile"),
+    "delete": lambda store, ws: store.delete_snapshot("one"),
+    "compact": lambda store, ws: store.compact(),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+@pytest.mark.parametrize("where", ["before", "amid"])
+def test_a_finalizer_that_writes_amid_a_commit_of_its_thread(path, monkeypatch, where, what):
+    """It is refused, and the commit is none the worse: the slots that it took stay taken."""
+    small_store(path)
+    refused = []
+    with pagestore.open(path) as store, store.begin() as ws, store.begin("side") as other:
+        other["a"][-1] = 7
+
+        class Careless:
+            def __del__(self):
+                try:
+                    OTHERS[what](store, other)
+                except Exception as error:
+                    refused.append(type(error))
+
+        def meddling(*args):
+            if where == "before":
+                Careless()
+            done = real(*args)
+            if where == "amid":
+                Careless()
+            return done
+
+        real = commit.write_pages
+        for _ in range(3):
+            ws["a"][:] = ws["a"] + 1
+            with monkeypatch.context() as patch:
+                patch.setattr(commit, "write_pages", meddling)
+                ws.commit()
+        assert refused == [InvalidError] * 3
+        OTHERS[what](store, other)
+        ws["a"][:] = ws["a"] + 1
+        ws.commit()
+        expected = ws["a"].tobytes()
+        other.commit()
+        assert other["a"][-1] == 7
+    with pagestore.open(path) as store:
+        assert store.view("main")["a"].tobytes() == expected
+        assert_clean(store)
