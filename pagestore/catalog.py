@@ -126,21 +126,27 @@ def examine(path: str, seal: CatalogSeal | None) -> bool:
     return False
 
 
-def _prepare_lock(path: str, flags: int = 0) -> None:
+def _prepare_lock(path: str) -> None:
     """Have every page of LMDB's lock file on the disk: LMDB stores into a mapping of it.
 
     Where that finds a hole, and the disk full, the process gets SIGBUS. The length is LMDB's
     business: it tells the number of readers. Not while LMDB has the file open in this process:
     closing it would drop LMDB's own locks.
     """
-    with contextlib.suppress(OSError):
-        fd = os.open(f"{path}-lock", os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
-        try:
-            if not os.fstat(fd).st_size:
-                kernel.overwrite_in_place(fd)
-            kernel.allocate(fd, 0, LOCK_ROOM, keep_size=True)
-        finally:
-            os.close(fd)
+    try:
+        fd = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return
+    try:
+        if not os.fstat(fd).st_size:
+            kernel.overwrite_in_place(fd)
+        kernel.allocate(fd, 0, LOCK_ROOM, keep_size=True)
+    except OSError as e:
+        # XFS refuses on a full disk even where there is nothing to do
+        if e.errno in kernel.NO_SPACE and os.fstat(fd).st_blocks * 512 < LOCK_ROOM:
+            raise FullError(f"{path}-lock: {e.strerror}") from e
+    finally:
+        os.close(fd)
 
 
 class Catalog:
@@ -152,7 +158,7 @@ class Catalog:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         kernel.overwrite_in_place(fd)
         os.close(fd)
-        _prepare_lock(path, os.O_CREAT)
+        _prepare_lock(path)
         try:
             with (
                 lmdb.open(path, map_size=1 << 26, subdir=False) as env,

@@ -56,7 +56,10 @@ class MappingBudget:
                 self._patience -= 1
                 if self._patience > 0:
                     return False
-                self._used = kernel.count_mappings()
+                try:
+                    self._used = kernel.count_mappings()
+                except OSError:  # no descriptor left to look with
+                    return False
                 self._patience = 100
                 if self._used + count > self.limit:
                     return False

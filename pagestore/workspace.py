@@ -9,6 +9,7 @@ happens within a region is the business of `draft`; how pages are stored, that o
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -496,7 +497,9 @@ class Workspace(View):
         if now < self._next_check:
             return False
         self._next_check = now + CHECK_SECONDS
-        return kernel.private_bytes() > self._engine.private_limit
+        with contextlib.suppress(OSError):  # no descriptor left to look with
+            return kernel.private_bytes() > self._engine.private_limit
+        return False
 
 
 _workspaces: weakref.WeakSet[Workspace] = weakref.WeakSet()

@@ -4,6 +4,7 @@ Root mounts all kinds; anyone else a tmpfs, in a namespace of their own, where t
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 import pagestore
 from pagestore import FullError, ReadOnlyError, kernel
+from pagestore.catalog import LOCK_ROOM
 from pagestore.engine import BALLAST, CATALOG
 from pagestore.structure import used
 from tests.damage import PAGE, assert_clean, contents, in_child, small_store, verdict
@@ -313,3 +315,24 @@ def test_a_read_only_bind_mount(tmp_path):
         assert contents(store) == before
         assert_clean(store)
     shutil.rmtree(tmp_path / "store")
+
+
+def test_no_room_for_the_lock_file(tmp_path, monkeypatch):
+    """LMDB would store into a mapping of it, and find a hole on a full disk: SIGBUS."""
+    allocate = kernel.allocate
+
+    def on_a_full_disk(fd, offset, size, **options):
+        if size == LOCK_ROOM:
+            raise OSError(errno.ENOSPC, "no space")
+        allocate(fd, offset, size, **options)
+
+    pagestore.open(tmp_path / "old").close()
+    os.unlink(tmp_path / "old" / f"{CATALOG}-lock")
+    monkeypatch.setattr(kernel, "allocate", on_a_full_disk)
+    for name in ("old", "new"):
+        with pytest.raises(FullError):
+            pagestore.open(tmp_path / name)
+    assert os.listdir(tmp_path) == ["old"]
+    monkeypatch.undo()
+    with pagestore.open(tmp_path / "old") as store:
+        assert_clean(store)

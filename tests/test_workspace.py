@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 
 import pagestore
-from pagestore import ExistsError, FullError, InvalidError
+from pagestore import ExistsError, FullError, InvalidError, kernel, workspace
 
 PAGE = 4096
 
@@ -377,3 +379,17 @@ def test_current_after_commits_of_nothing(filled, look):
     assert first.current
     assert not second.current
     assert second.refresh()
+
+
+def test_no_descriptor_is_left_to_look_at_memory_with(filled, monkeypatch):
+    def none_left():
+        raise OSError(errno.EMFILE, "too many open files")
+
+    ws = filled.begin()
+    ws["x"][0] = 7
+    monkeypatch.setattr(kernel, "private_bytes", none_left)
+    monkeypatch.setattr(workspace, "CHECK_SECONDS", 0.0)
+    ws._next_check = 0.0
+    ws["x"][1] = 8
+    ws.commit()
+    assert filled.view("main")["x"][:3].tolist() == [7, 8, 1]
