@@ -23,7 +23,7 @@ from pagestore.format import (
 )
 
 _SIZE = SUMS_CHUNK * 8
-LOADED_AT_ONCE = 64  # records: memory that is used again, not touched for the first time
+LOADED_AT_ONCE = 100  # records: memory that is used again, not touched for the first time
 _WITHIN = np.arange(SUMS_CHUNK)
 
 
@@ -56,7 +56,7 @@ def _load(records: Records, chunks: IntArray, *, missing: bool) -> SumArray:
     raw = b"".join(in_order)
     if len(raw) != _SIZE * len(keys):
         raise CorruptionError("the checksums of slots in use are missing, or of the wrong size")
-    return np.frombuffer(raw, "<u8").reshape(-1, SUMS_CHUNK).astype(np.uint64)
+    return np.frombuffer(raw, "<u8").reshape(-1, SUMS_CHUNK).astype(np.uint64, copy=False)
 
 
 def _slots_of(chunks: IntArray) -> IntArray:
