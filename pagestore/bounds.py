@@ -72,9 +72,10 @@ def _check_region(region: RegionRecord, where: str) -> None:
 def check_extents(extents: Extents) -> Extents:
     """Extents of one run must be sorted, disjoint and within a leaf (T2)."""
     for first in range(0, len(extents), CHECKED_AT_ONCE):
-        some = extents.take(slice(first, first + CHECKED_AT_ONCE + 1))
-        end = some.page + some.length
-        if (end[:-1] > some.page[1:]).any() or end[-1] > LEAF_SPAN:
+        cut = slice(first, first + CHECKED_AT_ONCE + 1)
+        page = extents.page[cut]
+        end = page + extents.take(cut).length
+        if np.count_nonzero(end[:-1] > page[1:]) or end[-1] > LEAF_SPAN:
             raise CorruptionError("extents of a page table overlap, or leave their leaf (T2)")
     return extents
 
