@@ -22,7 +22,7 @@ from pagestore.errors import CorruptionError
 from pagestore.format import META, seal
 from pagestore.transaction import Transaction
 
-LEAST_SAVED = 1 << 16  # bytes
+LEAST_SAVED = 1 << 16  # bytes, and an eighth of the file
 _ROOM = 1 << 26  # of the map, beyond the old file's length
 
 
@@ -34,12 +34,12 @@ def exchange(path: str, copy: str) -> bool:
     status = os.lstat(path)
     if status.st_nlink > 1 or os.path.islink(path):
         return False  # it is somebody else's, too
+    if structure.unused(path) < max(LEAST_SAVED, structure.used(path) >> 3):
+        return False
     _discard(copy)
     try:
         _make(copy, status)
         structure.renumber(copy, _fill(copy, path, status.st_size + _ROOM))
-        if os.stat(copy).st_size + LEAST_SAVED > status.st_size:
-            return False
         _sync(copy)
         os.rename(copy, path)
         return True

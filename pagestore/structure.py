@@ -79,6 +79,15 @@ def used(path: str) -> int:
         return (newest.last_page + 1) * newest.page_size
 
 
+def unused(path: str) -> int:
+    """Bytes of those that lie in pages without records."""
+    with open(path, "rb") as file:
+        newest = max(metas(file), key=lambda m: m.transaction)
+        tree = newest.trees[1]
+        pages = newest.last_page + 1 - len(newest.trees)
+        return (pages - tree.branches - tree.leaves - tree.overflows) * newest.page_size
+
+
 def renumber(path: str, transaction: int) -> None:
     """Give the newest transaction of a sound file another number, of the same parity.
 

@@ -77,6 +77,14 @@ def test_without_a_compaction_it_stays_as_it_is(compacted, path):
     assert os.stat(catalog(path)).st_ino == file
 
 
+def test_not_again_where_little_is_free(compacted, path):
+    compacted.close()
+    file = str(catalog(path))
+    assert structure.unused(file) < dense.LEAST_SAVED
+    assert not dense.exchange(file, f"{file}.dense")
+    assert "catalog.dense" not in left(path)
+
+
 def test_the_copy_is_one_that_lmdb_can_follow(compacted, path):
     compacted.close()
     pagestore.examine(path)
