@@ -19,7 +19,7 @@ from pagestore.commit import BATCH_BYTES, NO_PAGES, Placed, RegionChange, write_
 from pagestore.diff import page_count
 from pagestore.direct import Direct
 from pagestore.engine import Engine
-from pagestore.errors import FullError, InvalidError
+from pagestore.errors import FullError, InvalidError, PagestoreError
 from pagestore.format import (
     Extents,
     IntArray,
@@ -237,7 +237,7 @@ class Draft:
         if wiring is None:
             return len(self._direct.pages) * size
         known = len(self.dirty) * size
-        if not self._exposed or not wiring.pages:
+        if not self._exposed or not wiring.pages or self._unsure:
             return known
         pending = self._engine.tracker.pending(wiring.address, wiring.nbytes)
         return known + pending * kernel.PAGE_SIZE
@@ -299,8 +299,17 @@ class Draft:
 
     def resize(self, region: RegionRecord) -> None:
         """Take another shape; bytes stay, and new ones are zeros."""
-        size = self._engine.page_size
-        before, after = self.pages, page_count(region, size)
+        try:
+            self._resize(region)
+        except (PagestoreError, MemoryError):
+            raise
+        except BaseException:
+            self._resize(region)  # a signal came amid it: half of it is no state to leave
+            raise
+
+    def _resize(self, region: RegionRecord) -> None:
+        after = page_count(region, self._engine.page_size)
+        before = self.pages if self._wiring is None else self._wiring.pages
         if len(self._direct.pages):
             _ = self.wiring  # brings what is aside into memory
         if region.nbytes > self.region.nbytes:
@@ -321,11 +330,16 @@ class Draft:
             self._watch(before, pages)
         self._unsure = unsure
 
+    def _shrink(self, pages: int) -> None:
+        unsure, self._unsure = self._unsure, True
+        self.wiring.shrink(pages)
+        self._unsure = unsure
+
     def _cut(self, nbytes: int, pages: int) -> None:
         """Forget what lies beyond `nbytes`: it must read as zeros should the region grow again."""
         self.note_written()
         if nbytes % self._engine.page_size or self._wiring is not None:
-            self.wiring.shrink(pages)  # first: where it fails nothing is cut
+            self._shrink(pages)  # first: where it fails nothing is cut
         self._zero(nbytes, pages)
         self.kept = min(self.kept, pages)
         self.dirty = self.dirty[self.dirty < pages]
@@ -351,15 +365,16 @@ class Draft:
         new.pages = old.pages
         new.rewire(singles(self.flushed.pages, self.flushed.slots, 0))
         new.page_array()[self.dirty] = old.page_array()[self.dirty]
+        exposed = self._exposed
+        self._exposed, self._wiring = False, new
         try:
             old.memory.close()
         except BufferError:
+            self._exposed, self._wiring = exposed, old
             raise InvalidError(
                 f"arrays of region {self.region.name!r} are in use: it can grow to "
                 f"{old.capacity * old.page_size} bytes in place; release them to grow further"
             ) from None
-        self._exposed = False
-        self._wiring = new
 
     # ------------------------------------------------------------------- commit and rollback
 
@@ -403,7 +418,7 @@ class Draft:
         if pages > wiring.capacity:
             return False
         if pages < wiring.pages:
-            wiring.shrink(pages)
+            self._shrink(pages)
         elif pages > wiring.pages:
             self._grow(pages)
         self.rewire(clip(moved, 0, pages))
@@ -420,7 +435,7 @@ class Draft:
             lost = np.union1d(self.dirty, self.flushed.pages)
             lost = np.union1d(lost, np.arange(self.kept, pages))
             if wiring.pages > pages:
-                wiring.shrink(pages)
+                self._shrink(pages)
             self._grow(pages)
             lost = self.dirty = lost[lost < pages]  # known, should what follows fail
             self.kept, self.flushed = pages, Placed()
