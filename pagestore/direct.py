@@ -17,7 +17,7 @@ import numpy as np
 from pagestore.arena import Arena
 from pagestore.format import IntArray
 
-LEAST_CALLS, MOST_CALLS = 2, 64
+LEAST_CALLS, MOST_CALLS = 1, 64
 PIECES = 40  # to wire so many costs as much as a call
 MOST_BYTES = 1 << 20  # of one call
 
