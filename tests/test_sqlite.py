@@ -604,3 +604,33 @@ def test_a_closed_connection_leaves_nothing(store, db):
     again.close()
     assert store._shared.handles == 1
     assert store._shared.pins.held == 0
+
+
+def test_what_is_refused_has_sqlites_code(store, db, monkeypatch):
+    db.execute("INSERT INTO t VALUES (1, 1)")
+    db.pragma("pagestore_snapshot", "then")
+    then = connect(store)
+    then.pragma("pagestore_at", "then")
+    for refusing, action, code in (
+        (then, "DELETE FROM t", apsw.SQLITE_READONLY),
+        (db, "PRAGMA pagestore_at='nothing'", apsw.SQLITE_CANTOPEN),
+        (db, "PRAGMA pagestore_snapshot='then'", apsw.SQLITE_ERROR),
+        (db, "ATTACH 'file:/nowhere/s.ps?vfs=pagestore' AS x", apsw.SQLITE_CANTOPEN),
+    ):
+        with pytest.raises(apsw.Error) as caught:
+            refusing.execute(action)
+        assert (caught.value.result, caught.value.extendedresult) == (code, code)
+    for error, code in (
+        (pagestore.FullError("none left"), apsw.SQLITE_FULL),
+        (pagestore.BrokenError("the disk"), apsw.SQLITE_IOERR),
+    ):
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pagestore.Workspace, "commit", fail)
+            with pytest.raises(apsw.Error) as caught:
+                db.execute("INSERT INTO t VALUES (2, 2)")
+        assert (caught.value.result, caught.value.extendedresult) == (code, code)
+    then.close()

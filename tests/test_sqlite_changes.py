@@ -163,6 +163,8 @@ def test_tables_that_come_and_go(store):
     assert len(list(changed_rows(store, "one", "main", "sqlite_schema"))) == 1
     with pytest.raises(pagestore.NotFoundError):
         list(changed_rows(store, "one", "main", "nothing"))
+    with pytest.raises(pagestore.NotFoundError, match="database"):
+        changed_tables(store, "one", "main", "nothing.db")
     db.execute("CREATE INDEX i ON u(a); CREATE TABLE w(rowid, _rowid_, oid)")
     db.execute("INSERT INTO w VALUES (7, 7, 7)")
     for table in ("i", "w"):

@@ -68,6 +68,8 @@ class _Comparison:
     def __init__(self, store: pagestore.Store, a: Ref, b: Ref, name: str) -> None:
         first, second = store.version(a), store.version(b)
         self.old, self.new = _Side(store, first, name), _Side(store, second, name)
+        if not self.sides:
+            raise pagestore.NotFoundError(f"none of the two versions has a database {name!r}")
         sizes = {s.file.page_size for s in (self.old, self.new) if s.file is not None}
         if len(sizes) > 1:
             raise pagestore.InvalidError(f"the pages of {name!r} have two sizes")
@@ -139,6 +141,11 @@ def changed_tables(
     a, b : ref
     name : str
         The database.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such version, or none of them has such a database.
     """
     with contextlib.closing(_Comparison(store, a, b, name)) as both:
         found: dict[str, list[int]] = {}

@@ -25,7 +25,7 @@ import numpy as np
 
 import pagestore
 from pagestore.sqlite import pragmas
-from pagestore.sqlite.meaning import meaning, translated
+from pagestore.sqlite.meaning import raise_translated, refused, translated
 from pagestore.sqlite.session import NONE, RESERVED, Session
 
 PENDING = 4 << 20  # bytes that are kept here, before they go to the workspace
@@ -161,10 +161,8 @@ class DatabaseFile:
         if level > self.level:
             try:  # by itself: each read transaction comes by
                 self.session.lock(self, level)
-            except apsw.Error:
-                raise
             except Exception as e:
-                raise meaning(e) from e
+                raise_translated(e)
 
     def xUnlock(self, level: int) -> None:
         if level < self.level < RESERVED:  # nothing was written
@@ -201,10 +199,9 @@ class DatabaseFile:
     def _commit(self) -> None:
         try:
             self.session.commit(self)
-        except (pagestore.FullError, apsw.FullError) as e:
-            raise apsw.FullError(str(e)) from e
         except Exception as e:  # only after these two does SQLite forget what it has in its cache
-            raise apsw.IOError(str(e)) from e
+            full = isinstance(e, pagestore.FullError | apsw.FullError)
+            raise refused(apsw.SQLITE_FULL if full else apsw.SQLITE_IOERR, str(e)) from e
 
     @translated
     def _join(self, connection: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import apsw
 
@@ -24,13 +24,7 @@ _CLASSES: tuple[tuple[type[Exception], type[apsw.Error]], ...] = (
     (pagestore.ExistsError, apsw.SQLError),
     (Exception, apsw.IOError),
 )
-
-
-def meaning(e: Exception) -> apsw.Error:
-    """The exception of apsw for one of pagestore."""
-    if isinstance(e, apsw.Error):
-        return e
-    return next(theirs for ours, theirs in _CLASSES if isinstance(e, ours))(str(e))
+_CODES = {type(apsw.exception_for(code)): code for code in range(1, 27)}
 
 
 def translated(method: Callable[P, R]) -> Callable[P, R]:
@@ -40,17 +34,29 @@ def translated(method: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(*args, **kwargs)
-        except apsw.Error:
-            raise
         except Exception as e:
-            raise meaning(e) from e
+            raise_translated(e)
 
     return call
 
 
+def raise_translated(e: Exception) -> NoReturn:
+    """Raise the exception of apsw for one of pagestore; with SQLite's code, as apsw's own have."""
+    if isinstance(e, apsw.Error):
+        if not hasattr(e, "result"):
+            _set_code(e, _CODES.get(type(e), apsw.SQLITE_ERROR))
+        raise e
+    theirs = next(theirs for ours, theirs in _CLASSES if isinstance(e, ours))
+    raise refused(_CODES[theirs], str(e)) from e
+
+
 def refused(code: int, message: str) -> apsw.Error:
-    """The exception of apsw for an extended result code."""
-    error: Any = type(apsw.exception_for(code))(message)
-    error.result, error.extendedresult = code & 0xFF, code
+    """The exception of apsw for a result code."""
+    error = type(apsw.exception_for(code))(message)
     assert isinstance(error, apsw.Error)
+    _set_code(error, code)
     return error
+
+
+def _set_code(error: Any, code: int) -> None:
+    error.result, error.extendedresult = code & 0xFF, code

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import apsw
 
 import pagestore
-from pagestore.sqlite.meaning import meaning
+from pagestore.sqlite.meaning import raise_translated
 from pagestore.sqlite.session import Session
 
 PREFIX = "pagestore_"
@@ -30,7 +30,7 @@ def answer(session: Session, pragma: apsw.VFSFcntlPragma) -> bool:
     try:
         pragma.result = _handler(name)(session, pragma.value)
     except Exception as e:
-        raise meaning(e) from e
+        raise_translated(e)
     return True
 
 
