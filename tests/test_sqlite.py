@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -634,3 +635,23 @@ def test_what_is_refused_has_sqlites_code(store, db, monkeypatch):
                 db.execute("INSERT INTO t VALUES (2, 2)")
         assert (caught.value.result, caught.value.extendedresult) == (code, code)
     then.close()
+
+
+def test_being_refused_keeps_nothing_alive(store, db):
+    """An exception and a frame that keep each other would keep connections, and their locks."""
+
+    def refuse():
+        writer, other = connect(store), connect(store)
+        writer.execute("BEGIN IMMEDIATE")
+        with pytest.raises(apsw.BusyError):
+            other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(apsw.CantOpenError):
+            other.pragma("pagestore_at", "nothing")
+
+    gc.collect()
+    gc.disable()
+    try:
+        refuse()
+        db.execute("INSERT INTO t VALUES (1, 1)")
+    finally:
+        gc.enable()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
+import weakref
 from typing import Any
 
 import pytest
@@ -108,6 +110,21 @@ def test_errors_are_those_of_sqlite3(store, db):
     with pytest.raises(sqlite3.ProgrammingError):
         db.execute("SELECT 1")
     other.close()
+
+
+def test_an_error_keeps_nothing_alive(store, db):
+    def refuse():
+        other = dbapi.connect(store)
+        with pytest.raises(sqlite3.OperationalError):
+            other.execute("SELEC 1")
+        return weakref.ref(other)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert refuse()() is None
+    finally:
+        gc.enable()
 
 
 def test_sqlalchemy(store):

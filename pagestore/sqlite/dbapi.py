@@ -73,7 +73,10 @@ def _translated() -> Iterator[None]:
     except (apsw.Error, TypeError) as e:
         error: Any = next(ours for theirs, ours in _CLASSES if isinstance(e, theirs))(str(e))
         error.sqlite_errorcode = getattr(e, "extendedresult", -1)
-        raise error from e
+        try:
+            raise error from e
+        finally:
+            del error  # or it and this frame would keep each other
 
 
 def connect(

@@ -42,12 +42,15 @@ def translated(method: Callable[P, R]) -> Callable[P, R]:
 
 def raise_translated(e: Exception) -> NoReturn:
     """Raise the exception of apsw for one of pagestore; with SQLite's code, as apsw's own have."""
-    if isinstance(e, apsw.Error):
-        if not hasattr(e, "result"):
-            _set_code(e, _CODES.get(type(e), apsw.SQLITE_ERROR))
-        raise e
-    theirs = next(theirs for ours, theirs in _CLASSES if isinstance(e, ours))
-    raise refused(_CODES[theirs], str(e)) from e
+    try:
+        if isinstance(e, apsw.Error):
+            if not hasattr(e, "result"):
+                _set_code(e, _CODES.get(type(e), apsw.SQLITE_ERROR))
+            raise e
+        theirs = next(theirs for ours, theirs in _CLASSES if isinstance(e, ours))
+        raise refused(_CODES[theirs], str(e)) from e
+    finally:
+        del e  # or it would keep this frame, which keeps it, and with it the caller's connections
 
 
 def refused(code: int, message: str) -> apsw.Error:
