@@ -51,9 +51,9 @@ def forget_sums(records: Records, free: Iterable[tuple[int, int]]) -> None:
 def _load(records: Records, chunks: IntArray, *, missing: bool) -> SumArray:
     keys = number_keys(SUMS, chunks)
     found = records.get_many(keys)
-    blank = bytes(_SIZE) if missing else b""
-    in_order = found.values() if len(found) == len(keys) else [found.get(k, blank) for k in keys]
-    raw = b"".join(in_order)
+    if missing and len(found) < len(keys):
+        found = [records.get(key) or bytes(_SIZE) for key in keys]
+    raw = b"".join(found)
     if len(raw) != _SIZE * len(keys):
         raise CorruptionError("the checksums of slots in use are missing, or of the wrong size")
     return np.frombuffer(raw, "<u8").reshape(-1, SUMS_CHUNK).astype(np.uint64, copy=False)

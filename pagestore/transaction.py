@@ -98,9 +98,10 @@ class Transaction:
         value = self._txn.get(key)
         return None if value is None else unseal_view(key, value)
 
-    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes]:
+        """What records hold, in the order of their keys; a missing one is left out."""
         with self._txn.cursor() as cursor:
-            return {key: unseal(key, value) for key, value in cursor.getmulti(keys)}
+            return [unseal(key, value) for key, value in cursor.getmulti(keys)]
 
     def put(self, key: bytes, payload: bytes) -> None:
         value = seal(key, payload)
