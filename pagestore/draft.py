@@ -308,6 +308,10 @@ class Draft:
             raise
 
     def _resize(self, region: RegionRecord) -> None:
+        whole = self.region.nbytes % self._engine.page_size == 0
+        if self._wiring is None and whole and region.nbytes >= self.region.nbytes:
+            self.region = region  # pages that are neither the base's nor aside are zeros
+            return
         after = page_count(region, self._engine.page_size)
         before = self.pages if self._wiring is None else self._wiring.pages
         if len(self._direct.pages):

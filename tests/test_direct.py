@@ -89,6 +89,37 @@ def test_rollback_and_resize_see_what_is_aside(filled):
     assert len(filled.view("main")["x"]) == 3 * PAGE
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_growing_lays_nothing_out(filled, cut):
+    with filled.begin() as ws:
+        ws.create("y", 3 * PAGE)[:] = 5
+    ws = filled.begin()
+    expected = np.full(9 * PAGE, 0, np.uint8)
+    expected[: 3 * PAGE] = 5
+    if cut:
+        ws.truncate("y", PAGE)
+        expected[PAGE:] = 0
+    ws.write("y", 7, b"aside")
+    expected[7:12] = list(b"aside")
+    ws.truncate("y", 9 * PAGE)
+    assert ws.read("y", 3 * PAGE - 5, PAGE) == expected[3 * PAGE - 5 :][:PAGE].tobytes()
+    ws.write("y", 8 * PAGE - 3, b"across")
+    expected[8 * PAGE - 3 :][:6] = list(b"across")
+    assert unwired(ws, "y")
+    ws.commit()
+    assert unwired(ws, "y")
+    assert np.array_equal(filled.view("main")["y"], expected)
+    ws.truncate("y", 20 * PAGE)
+    ws.rollback()
+    assert ws.regions["y"].nbytes == 9 * PAGE
+    ws.truncate("y", 12 * PAGE + 9)
+    assert np.array_equal(ws["y"][: 9 * PAGE], expected)
+    assert not ws["y"][9 * PAGE :].any()
+    ws.commit()
+    assert filled.view("main")["y"].shape == (12 * PAGE + 9,)
+    assert list(filled.check(data=True)) == []
+
+
 def test_what_others_committed_is_under_what_is_aside(filled):
     ws = filled.begin()
     ws.write("x", 10, b"mine")
