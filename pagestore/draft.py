@@ -31,7 +31,7 @@ from pagestore.format import (
 )
 from pagestore.pagetable import clip, count, extents, lookup, singles
 from pagestore.pins import Reservation
-from pagestore.wiring import Anchor, Wiring
+from pagestore.wiring import RESERVE_LEAST, Anchor, Wiring
 
 COMPARE_BATCH = 1024
 FLUSH_PIECES = 4096  # mappings that one flush may leave behind in a region
@@ -308,8 +308,7 @@ class Draft:
             raise
 
     def _resize(self, region: RegionRecord) -> None:
-        whole = self.region.nbytes % self._engine.page_size == 0
-        if self._wiring is None and whole and region.nbytes >= self.region.nbytes:
+        if self._grows_unseen(region.nbytes):
             self.region = region  # pages that are neither the base's nor aside are zeros
             return
         after = page_count(region, self._engine.page_size)
@@ -325,6 +324,15 @@ class Draft:
         if region.nbytes < self.region.nbytes:
             self._cut(region.nbytes, after)
         self.region = region
+
+    def _grows_unseen(self, nbytes: int) -> bool:
+        """Whether the region can become so long without memory for it, which would have room."""
+        old = self.region.nbytes
+        return (
+            self._wiring is None
+            and old % self._engine.page_size == 0
+            and old <= nbytes <= RESERVE_LEAST
+        )
 
     def _grow(self, pages: int) -> None:
         before = self.wiring.pages

@@ -205,6 +205,7 @@ class Workspace(View):
             draft = self._draft(name)
             region = draft.region._replace(shape=_shape(shape))
             self._check_size(region)
+            _ = draft.wiring  # the array needs it: where there is no memory nothing has changed
             draft.resize(region)
             return draft.array()
 
