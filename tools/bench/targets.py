@@ -119,9 +119,9 @@ def _deleting(r: Results) -> Iterator[Verdict]:
 def _starting(r: Results) -> Iterator[Verdict]:
     what = "start to first byte"
     cases = r.cases("W8", what)
-    if cases:
-        ratio = _over(r.median("W8", cases[-1], what), r.median("W8", cases[0], what))
-        yield Verdict("W8", f"start: {cases[-1]} over {cases[0]}", ratio, 1.2)
+    for peer, way in ((OURS, ""), ("pagestore_writes", ", by `view.read`")) if cases else ():
+        ratio = _over(r.median("W8", cases[-1], what, peer), r.median("W8", cases[0], what, peer))
+        yield Verdict("W8", f"start: {cases[-1]} over {cases[0]}{way}", ratio, 1.2)
     ratio = _over(
         r.median("W8", "", "import"), r.median("W8", "", "import numpy, in turns with it")
     )
@@ -147,10 +147,10 @@ def _growth(r: Results) -> Iterator[Verdict]:
     cases = r.cases("W10", BY_SIZE)
     for count in (4, 100):
         sizes = [case for case in cases if case.endswith(f", {count} pages")]
-        found = [r.median("W10", case, BY_SIZE) for case in sizes]
-        if len(sizes) > 1:
-            what = f"commit in {sizes[-1]} over {sizes[0]}"
-            yield Verdict("W10", what, _over(found[-1], found[0]), 1.3)
+        for peer, way in WAYS if len(sizes) > 1 else ():
+            small, large = (r.median("W10", sizes[i], BY_SIZE, peer) for i in (0, -1))
+            what = f"commit in {sizes[-1]} over {sizes[0]}{way}"
+            yield Verdict("W10", what, _over(large, small), 1.3)
     for case in r.cases("W10", BY_VERSIONS):
         ratio = _over(r.median("W10", case, BY_VERSIONS), r.median("W10", case, NEW))
         yield Verdict("W10", f"commit after {case}, over the first ones", ratio, 1.2)

@@ -1,4 +1,4 @@
-"""pagestore where the program declares what it writes: `Workspace.write` instead of an array."""
+"""pagestore where the program says which bytes it writes and reads, instead of using an array."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from tools.bench.peers.pagestore_arrays import REGION, PagestoreArrays
 
 class PagestoreWrites(PagestoreArrays):
     title = "pagestore, `ws.write`"
-    works = ("W1", "W2", "W5", "W10")  # reading is the same
+    works = ("W1", "W2", "W5", "W8", "W10")  # reading much is the same
+    imports = ""
+    start = """
+import sys, pagestore
+with pagestore.open(sys.argv[1] + "/store", "r") as store, store.view(sys.argv[2]) as view:
+    print(view.read("a", 0, 1)[0])
+"""
 
     def _use(self) -> None:
         pass  # an array that was handed out would be looked through at each commit
