@@ -264,7 +264,7 @@ class Engine:
                     self.sums.committed(transaction)
                     self._note_head(write, transaction)
                 else:
-                    self.space.committed(transaction - 1)
+                    self.space.unchanged(transaction - 1)
                     self.sums.committed(transaction - 1)
                 write.nodes.committed()
             if spare:

@@ -246,6 +246,11 @@ class Space:
         if believed:
             self._seen = transaction
 
+    def unchanged(self, transaction: int) -> None:
+        """A transaction of this process wrote nothing; the last before it was `transaction`."""
+        if self._begun:  # else it was not asked what others have done meanwhile
+            self._seen, self._begun = transaction, False
+
 
 def free_runs(free: np.ndarray[Any, Any], segment: int) -> IntArray:
     """How many free runs begin in each piece of `segment` slots."""

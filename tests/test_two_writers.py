@@ -49,3 +49,23 @@ def test_a_commit_of_nothing_forgets_no_checksums(make_store):
         ws["a"][0] = 2
         assert ws.commit().id > version.id
         assert len(known._known) >= before >= 1
+
+
+def test_slots_that_another_process_took_before_a_transaction_of_nothing(make_store):
+    """A transaction that writes nothing has not looked at the free slots: they are read again."""
+    store: pagestore.Store = make_store()
+    with store.begin() as ws:
+        ws.create("x", PAGES * 512, "i8")[:] = 1
+    with store.begin() as ws:
+        ws["x"][:] = 2
+    command = [sys.executable, "-c", OTHER, str(store.path), "1"]
+    subprocess.run(command, check=True)
+    with store._shared.write():
+        pass
+    with store.begin() as ws:
+        ws["x"][:] = 3
+        ws.flush()
+    assert list(store.check(data=True)) == []
+    with store.begin() as ws:
+        ws["x"][:] = 4
+    assert list(store.check(data=True)) == []
