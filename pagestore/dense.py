@@ -40,7 +40,7 @@ def exchange(path: str, copy: str) -> bool:
     try:
         _make(copy, status)
         structure.renumber(copy, _fill(copy, path, status.st_size + _ROOM))
-        _sync(copy)
+        kernel.sync(copy)
         os.rename(copy, path)
         return True
     except (lmdb.Error, ValueError) as e:  # no room, no memory, or not the file it should be
@@ -86,11 +86,3 @@ def _fill(copy: str, path: str, room: int) -> int:
 def _rows(source: Any, meta: bytes) -> Iterator[tuple[bytes, bytes]]:
     for key, value in source.cursor():
         yield key, meta if key == META else value
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

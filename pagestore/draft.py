@@ -10,12 +10,13 @@ it. Does not know branches, names or other regions; `commit` stores what it repo
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from pagestore import kernel
-from pagestore.commit import BATCH_BYTES, NO_PAGES, Placed, RegionChange, write_pages
 from pagestore.diff import page_count
 from pagestore.direct import Direct
 from pagestore.engine import Engine
@@ -31,6 +32,7 @@ from pagestore.format import (
 )
 from pagestore.pagetable import clip, count, extents, lookup, singles
 from pagestore.pins import Reservation
+from pagestore.placing import BATCH_BYTES, NO_PAGES, Placed, RegionChange, write_pages
 from pagestore.wiring import RESERVE_LEAST, Anchor, Wiring
 
 COMPARE_BATCH = 1024
@@ -278,14 +280,20 @@ class Draft:
         if wiring is None or not len(pieces):
             return
         mapped = pieces  # should it fail, any of them may be
-        unsure, self._unsure = self._unsure, True
-        try:
-            done = wiring.rewire(pieces)
-            assert done is not None  # private memory can always be copied into
-            mapped = done
-        finally:
-            self._watch_again(wiring, pieces, mapped)
-        self._unsure = unsure
+        with self._remapping():
+            try:
+                done = wiring.rewire(pieces)
+                assert done is not None  # private memory can always be copied into
+                mapped = done
+            finally:
+                self._watch_again(wiring, pieces, mapped)
+
+    @contextlib.contextmanager
+    def _remapping(self) -> Iterator[None]:
+        """Where it is not seen through, what the kernel says next may not be all."""
+        before, self._unsure = self._unsure, True
+        yield
+        self._unsure = before
 
     def _watch_again(self, wiring: Wiring, pieces: Extents, mapped: Extents) -> None:
         if not self._exposed:
@@ -336,16 +344,14 @@ class Draft:
 
     def _grow(self, pages: int) -> None:
         before = self.wiring.pages
-        unsure, self._unsure = self._unsure, True
-        self.wiring.grow(pages)
-        if self._exposed:
-            self._watch(before, pages)
-        self._unsure = unsure
+        with self._remapping():
+            self.wiring.grow(pages)
+            if self._exposed:
+                self._watch(before, pages)
 
     def _shrink(self, pages: int) -> None:
-        unsure, self._unsure = self._unsure, True
-        self.wiring.shrink(pages)
-        self._unsure = unsure
+        with self._remapping():
+            self.wiring.shrink(pages)
 
     def _cut(self, nbytes: int, pages: int) -> None:
         """Forget what lies beyond `nbytes`: it must read as zeros should the region grow again."""

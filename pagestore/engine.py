@@ -1,9 +1,8 @@
 """One open store in this process: its files, locks and caches, and how they open and close.
 
-Owns: the directory, creating and opening it, the order of steps in a write. Knows versions only
-as records; what they mean is the business of the layers above.
+Owns: opening and closing what lies in the directory, the order of steps in a write. Knows versions
+only as records; what they mean is the business of the layers above. E1 is that of `directory`.
 
-- E1  A store is created whole in a temporary directory, synced, and renamed into place.
 - E2  A marked arena never starts with an empty catalog, one of another store, or one that is
       older than the head that the arena remembers.
 - E3  One engine for a directory in a process (LMDB demands it); handles share it by count.
@@ -13,10 +12,8 @@ as records; what they mean is the business of the layers above.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
-import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +26,17 @@ from pagestore.arena import Arena
 from pagestore.bounds import expand_runs
 from pagestore.catalog import Catalog, examine, seal_of, trim
 from pagestore.checksums import KnownSums
+from pagestore.directory import (
+    ARENA,
+    BALLAST,
+    CATALOG,
+    COPY,
+    PINS,
+    create,
+    has_content,
+    is_directory,
+    refused,
+)
 from pagestore.dirty import Tracker, choose
 from pagestore.errors import (
     BrokenError,
@@ -36,24 +44,18 @@ from pagestore.errors import (
     CorruptionError,
     ExistsError,
     FormatError,
-    FullError,
     InvalidError,
     NotFoundError,
     PagestoreError,
     ReadOnlyError,
 )
 from pagestore.format import (
-    BRANCH,
-    MAX_PAGE,
     NO_VERSION,
     RESERVED,
-    ROOT_VERSION,
     SNAPSHOT,
     HeadCopy,
     IntArray,
-    Meta,
     NameRecord,
-    Superblock,
     VersionRecord,
     key_number,
     number_key,
@@ -72,8 +74,6 @@ if TYPE_CHECKING:
 else:
     _dense = Later("pagestore.dense")
 
-ARENA, CATALOG, PINS, BALLAST = "arena", "catalog", "pins", "ballast"
-COPY = "catalog.dense"  # of the catalog, until it takes its place
 BALLAST_SIZE = 1 << 20
 
 
@@ -355,7 +355,7 @@ class Engine:
                     exchanged = _dense.exchange(file, os.path.join(self.path, COPY))
             with contextlib.suppress(OSError, PagestoreError, MemoryError):
                 if exchanged:
-                    kernel.sync_directory(self.path)
+                    kernel.sync(self.path)
                 trim(file)
                 self.arena.write_seal(seal_of(file))
 
@@ -424,17 +424,6 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def absolute(path: str | os.PathLike[str]) -> str:
-    """An absolute path without empty parts; ``..`` stays, for what precedes it may be a link."""
-    where: object = os.fspath(path) if isinstance(path, os.PathLike) else path
-    if not isinstance(where, str):
-        raise InvalidError(f"a store's path is a path, not {type(path).__name__}")
-    if "\0" in where:
-        raise InvalidError(f"{where!r} cannot be a path")
-    parts = where.split("/") if where.startswith("/") else f"{os.getcwd()}/{where}".split("/")
-    return "/" + "/".join(part for part in parts if part not in ("", "."))
-
-
 def attach(
     path: str,
     mode: str,
@@ -450,17 +439,17 @@ def attach(
     if mode == "x" and os.path.lexists(path):
         raise ExistsError(f"{path} exists already")
     try:
-        if mode in "ax" and not _has_content(path):
+        if mode in "ax" and not has_content(path):
             create(path, page_size, keep_all)
         if not os.path.lexists(path):
             raise NotFoundError(f"there is no store at {path}")
-        if not _is_directory(path):
+        if not is_directory(path):
             raise FormatError(
                 f"{path} is not a pagestore: it is a file, and a store is a directory"
             )
         status = os.stat(path)
     except OSError as e:
-        raise _refused(path, e) from e
+        raise refused(path, e) from e
     with _registry_lock, _attachment(path):
         key = (status.st_dev, status.st_ino)
         engine = _registry.get(key)
@@ -487,84 +476,6 @@ def _attachment(path: str) -> Iterator[None]:
             _let_go()
 
 
-def _has_content(path: str) -> bool:
-    """Whether something is there that must not be overwritten."""
-    if not os.path.lexists(path):
-        return False
-    return not _is_directory(path) or bool(os.listdir(path))
-
-
-def _is_directory(path: str) -> bool:
-    """As `os.path.isdir`; but not to be allowed to look is an error, not a no."""
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except OSError as e:
-        if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return False
-        raise
-
-
-def create(path: str, page_size: int, keep_all: bool) -> None:
-    """Make an empty store at `path`, whole or not at all (E1)."""
-    least = kernel.PAGE_SIZE
-    if (
-        not isinstance(page_size, int)
-        or page_size & (page_size - 1)
-        or not least <= page_size <= MAX_PAGE
-    ):
-        raise InvalidError(
-            f"page_size must be a power of two from {least} to {MAX_PAGE}, not {page_size!r}"
-        )
-    parent, name = os.path.split(path)
-    if not _is_directory(parent):
-        raise NotFoundError(f"cannot create {path}: there is no directory {parent}")
-    temporary = os.path.join(parent, f".{name}.{os.urandom(6).hex()}")
-    try:
-        os.mkdir(temporary)
-        _fill(temporary, page_size, keep_all)
-        try:
-            os.rename(temporary, path)
-        except OSError as e:
-            if not _has_content(path):  # otherwise somebody else made it first: use theirs
-                raise _refused(path, e) from e
-        kernel.sync_directory(parent)
-    except OSError as e:
-        raise _refused(path, e) from e
-    finally:
-        _remove(temporary)
-
-
-def _remove(path: str) -> None:
-    """Take away a directory of files, if it is there."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(path):
-            os.unlink(os.path.join(path, name))
-        os.rmdir(path)
-
-
-def _fill(path: str, page_size: int, keep_all: bool) -> None:
-    now = time.time_ns()
-    store_id = os.urandom(16)
-    # the transaction that makes the catalog is LMDB's first
-    meta = Meta(store_id, page_size, keep_all, next_version=ROOT_VERSION + 1, transaction=1)
-    root = VersionRecord(ROOT_VERSION, NO_VERSION, now, keep_all, "", {})
-    file = os.path.join(path, CATALOG)
-    Arena.create(os.path.join(path, ARENA), Superblock(page_size, store_id, now))
-    Catalog.create(file, meta)
-    catalog = Catalog(file, writable=True)
-    try:
-        with catalog.write() as records:
-            records.add_version(root)
-            records.put_name(BRANCH, "main", NameRecord(ROOT_VERSION, now))
-    finally:
-        catalog.close()
-    for name in (CATALOG, PINS):
-        fd = os.open(os.path.join(path, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        os.fsync(fd)
-        os.close(fd)
-    kernel.sync_directory(path)
-
-
 def _open_arena(path: str, writable: bool) -> Arena:
     file = os.path.join(path, ARENA)
     try:
@@ -574,7 +485,7 @@ def _open_arena(path: str, writable: bool) -> Arena:
             raise CorruptionError(f"{path}: the arena is missing") from None
         raise FormatError(f"{path} is not a pagestore: it holds no arena") from None
     except OSError as e:
-        raise _refused(file, e) from e
+        raise refused(file, e) from e
 
 
 def _open_catalog(path: str, writable: bool) -> Catalog:
@@ -586,7 +497,7 @@ def _open_catalog(path: str, writable: bool) -> Catalog:
     except FileNotFoundError:
         raise CorruptionError(f"{path}: the catalog is missing") from None
     except OSError as e:
-        raise _refused(file, e) from e
+        raise refused(file, e) from e
 
 
 def _examine_catalog(path: str, arena: Arena) -> None:
@@ -602,9 +513,9 @@ def _examine_catalog(path: str, arena: Arena) -> None:
             as_left = examine(file, arena.read_seal())
     if not as_left and arena.writable:
         try:
-            kernel.sync_directory(path)  # who died may have exchanged the file, and not come so far
+            kernel.sync(path)  # who died may have exchanged the file, and not come so far
         except OSError as e:
-            raise _refused(path, e) from e
+            raise refused(path, e) from e
 
 
 def _open_pins(path: str) -> Pins:
@@ -614,23 +525,4 @@ def _open_pins(path: str) -> Pins:
     except FileNotFoundError:
         raise ReadOnlyError(f"{file} is missing, and may not be made here") from None
     except OSError as e:
-        raise _refused(file, e) from e
-
-
-_PASSING = kernel.NO_SPACE | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-_WRONG = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-
-
-def _refused(path: str, e: OSError) -> PagestoreError:
-    """What the caller can do about a refusal of the file system."""
-    if isinstance(e, PagestoreError):
-        return e
-    what = f"{path}: {e.strerror or e}"
-    if e.errno in _PASSING:
-        return FullError(what)
-    if e.errno in _WRONG:
-        return InvalidError(what)
-    if e.errno == errno.EISDIR:
-        return CorruptionError(what)
-    return ReadOnlyError(what) if e.errno in _FORBIDDEN else BrokenError(what)
+        raise refused(file, e) from e

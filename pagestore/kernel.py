@@ -507,9 +507,9 @@ def start_writing(fd: int) -> None:
     _call("sync_file_range", fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
 
-def sync_directory(path: str) -> None:
-    """Make durable which files a directory has under which names."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(path: str) -> None:
+    """Make a file durable, or which files a directory has under which names."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

@@ -22,7 +22,19 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from pagestore.format import sorted_unique
-from pagestore.structure import BIG, BRANCH, HEADER, KEY_MOST, LEAF, NO_PAGE, Meta, Tree, metas
+from pagestore.structure import (
+    BIG,
+    BRANCH,
+    HEADER,
+    KEY_MOST,
+    LEAF,
+    NO_PAGE,
+    Meta,
+    Tree,
+    little,
+    metas,
+    newest,
+)
 
 AT_ONCE = 1024  # pages
 SHORT_MOST = 64 << 20  # bytes that a sound file may be shorter than it says
@@ -70,7 +82,7 @@ class _Nodes(NamedTuple):
         return self.at + 8 + self.key_size
 
     def field(self, offset: int) -> Numbers:
-        return _little(self.data, self.at + offset, 2)
+        return little(self.data, self.at + offset, 2)
 
     def take(self, index: Any) -> _Nodes:
         return _Nodes(self.data, *(column[index] for column in self[1:]))
@@ -84,7 +96,7 @@ class _Walk:
         self._size = os.fstat(self._fd).st_size
         both = metas(file)
         _check_metas(both, self._size)
-        self._meta: Meta = max(both, key=lambda m: m.transaction)
+        self._meta = newest(both)
         self._page = both[0].page_size
         self._end = self._meta.last_page + 1
         self._met = np.zeros(self._end, np.bool_)
@@ -142,7 +154,7 @@ class _Walk:
             _rising(nodes.data, low, high)
         else:
             _ascending(nodes.data, low, high)
-        return _little(nodes.data, nodes.at, 6)
+        return little(nodes.data, nodes.at, 6)
 
     def _nodes(self, pages: Numbers, kind: int) -> _Nodes:
         """The nodes of some pages, found to lie within them (L1)."""
@@ -160,7 +172,7 @@ class _Walk:
         number = pages[page]
         _refuse((offset < high[page]) | (offset + 8 > size), number, "has a record outside of it")
         at, end = page * size + offset, (page + 1) * size
-        key_size = _little(data, at + 6, 2)
+        key_size = little(data, at + 6, 2)
         _refuse(at + 8 + key_size > end, number, "has a key that leads out of it")
         return _Nodes(data, page, number, at, end, key_size)
 
@@ -240,7 +252,7 @@ class _Leaves:
         long = flags == BIG
         ends = nodes.value + np.where(long, 8, size)
         _refuse(ends > nodes.end, nodes.number, "has a value that leads out of it")
-        first = _little(nodes.data, nodes.value[long], 8)
+        first = little(nodes.data, nodes.value[long], 8)
         count = walk.pages_for(size[long])
         walk.meet_runs(first, count)
         self.entries += len(long)
@@ -309,19 +321,11 @@ def _refuse(bad: Any, numbers: Numbers, why: str) -> None:
         raise _Unsound(f"page {numbers[bad][0]} {why}")
 
 
-def _little(data: Bytes, at: Numbers, size: int) -> Numbers:
-    """Little-endian numbers of `size` bytes at some places; too large a one becomes the largest."""
-    value = np.zeros(len(at), np.uint64)
-    for i in range(size):
-        value |= data[at + i].astype(np.uint64) << np.uint64(8 * i)
-    return np.minimum(value, np.uint64(1 << 62)).astype(np.int64)
-
-
 def _rising(data: Bytes, low: _Nodes, high: _Nodes) -> None:
     """Raise `_Unsound` unless the keys are numbers of transactions, that of `high` the higher."""
     for nodes in (low, high):
         _refuse(nodes.key_size != 8, nodes.number, "has a key that is no transaction")
-    falls = _little(data, low.key, 8) >= _little(data, high.key, 8)
+    falls = little(data, low.key, 8) >= little(data, high.key, 8)
     _refuse(falls, high.number, "has keys that do not ascend")
 
 

@@ -12,7 +12,8 @@ from attr import frozen
 
 from pagestore import lockers
 from pagestore.bounds import expand_runs
-from pagestore.engine import ARENA, BALLAST, CATALOG, PINS, Engine
+from pagestore.directory import ARENA, BALLAST, CATALOG, PINS
+from pagestore.engine import Engine
 from pagestore.format import (
     BRANCH,
     FORMAT_VERSION,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from pagestore.engine import Engine, absolute, attach
+from pagestore.directory import absolute
+from pagestore.engine import Engine, attach
 from pagestore.errors import InvalidError, NotFoundError, ReadOnlyError
 from pagestore.format import (
     BRANCH,

@@ -12,7 +12,7 @@ import stat
 
 from pagestore import kernel
 from pagestore.bounds import check_page_size
-from pagestore.engine import ARENA, BALLAST, CATALOG, PINS, absolute
+from pagestore.directory import ARENA, BALLAST, CATALOG, PINS, absolute
 from pagestore.errors import CorruptionError, FormatError, InvalidError, NotFoundError
 from pagestore.format import SUPERBLOCK_SIZE, Superblock
 from pagestore.soundness import unsound

@@ -72,20 +72,25 @@ def metas(file: BinaryIO) -> list[Meta]:
     return [first, Meta.unpack(_read(file, first.page_size, SMALLEST))]
 
 
+def newest(both: list[Meta]) -> Meta:
+    """The meta page that counts."""
+    return max(both, key=lambda m: m.transaction)
+
+
 def used(path: str) -> int:
     """Bytes of a sound file that LMDB counts as its own; behind them is nothing."""
     with open(path, "rb") as file:
-        newest = max(metas(file), key=lambda m: m.transaction)
-        return (newest.last_page + 1) * newest.page_size
+        meta = newest(metas(file))
+        return (meta.last_page + 1) * meta.page_size
 
 
 def unused(path: str) -> int:
     """Bytes of those that lie in pages without records."""
     with open(path, "rb") as file:
-        newest = max(metas(file), key=lambda m: m.transaction)
-        tree = newest.trees[1]
-        pages = newest.last_page + 1 - len(newest.trees)
-        return (pages - tree.branches - tree.leaves - tree.overflows) * newest.page_size
+        meta = newest(metas(file))
+        tree = meta.trees[1]
+        pages = meta.last_page + 1 - len(meta.trees)
+        return (pages - tree.branches - tree.leaves - tree.overflows) * meta.page_size
 
 
 def renumber(path: str, transaction: int) -> None:
@@ -95,12 +100,23 @@ def renumber(path: str, transaction: int) -> None:
     """
     with open(path, "r+b", buffering=0) as file:
         both = metas(file)
-        newest = max(both, key=lambda m: m.transaction)
-        place = both.index(newest)
-        if not place == newest.transaction % 2 == transaction % 2:
+        meta = newest(both)
+        place = both.index(meta)
+        if not place == meta.transaction % 2 == transaction % 2:
             raise ValueError(f"transaction {transaction} does not belong into meta page {place}")
-        at = place * newest.page_size + _META.size + 2 * _TREE.size + 8
+        at = place * meta.page_size + _META.size + 2 * _TREE.size + 8
         os.pwrite(file.fileno(), transaction.to_bytes(8, "little"), at)
+
+
+def little(data: Any, at: Any, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Little-endian numbers of `size` bytes at some places; too large a one becomes the largest."""
+    value = np.zeros(np.shape(at), np.uint64)
+    for i in range(size):
+        value |= data[at + i].astype(np.uint64) << np.uint64(8 * i)
+    numbers: np.ndarray[Any, np.dtype[np.int64]] = np.minimum(value, np.uint64(1 << 62)).astype(
+        np.int64
+    )
+    return numbers
 
 
 def _read(file: BinaryIO, at: int, count: int) -> bytes:
@@ -138,11 +154,11 @@ def remnants(path: str, damaged: Damaged) -> Iterator[tuple[bytes, bytes]]:
 def _root(file: BinaryIO, wrong: list[str]) -> tuple[int, list[int]]:
     """Size of a page, and the root of the newest tree of records."""
     try:
-        newest = max(metas(file), key=lambda m: m.transaction)
+        meta = newest(metas(file))
     except (ValueError, struct.error) as e:
         wrong.append(str(e))
         return SMALLEST, []
-    return newest.page_size, [newest.trees[1].root]
+    return meta.page_size, [meta.trees[1].root]
 
 
 def _followed(
@@ -156,10 +172,10 @@ def _followed(
                 raise ValueError(f"page {number} stands in two places")
             met.add(number)
             page, nodes = _sound_page(file, number, page_size)
-            if _u16(page, 10) == LEAF:
+            if little(page, 10, 2) == LEAF:
                 yield from _entries(file, page, nodes, page_size)
             else:
-                todo += _children(page, nodes).tolist()[::-1]
+                todo += little(page, nodes, 6).tolist()[::-1]
         except _UNREADABLE as e:
             wrong.append(str(e))
 
@@ -170,17 +186,17 @@ def _swept(file: BinaryIO, page_size: int, met: set[int]) -> Iterator[tuple[byte
         with contextlib.suppress(*_UNREADABLE):
             if number not in met:
                 page, nodes = _sound_page(file, number, page_size)
-                if _u16(page, 10) == LEAF:
+                if little(page, 10, 2) == LEAF:
                     yield from _entries(file, page, nodes, page_size)
 
 
 def _sound_page(file: BinaryIO, number: int, page_size: int) -> tuple[Any, Any]:
     """A page that says it is what its place says, and where its nodes are."""
     page = np.frombuffer(_read(file, number * page_size, page_size), "u1")
-    lower = int(_u16(page, 12))
+    lower = int(little(page, 12, 2))
     if (
         int.from_bytes(page[:8].tobytes(), "little") != number
-        or _u16(page, 10) not in (BRANCH, LEAF)
+        or little(page, 10, 2) not in (BRANCH, LEAF)
         or not HEADER <= lower <= page_size
         or lower % 2
     ):
@@ -203,11 +219,3 @@ def _entries(
             first = int.from_bytes(raw[start : start + 8], "little")
             value = _read(file, first * page_size + HEADER, size)
         yield raw[at + 8 : start], value
-
-
-def _children(page: Any, nodes: Any) -> Any:
-    return _u16(page, nodes) | _u16(page, nodes + 2) << 16 | _u16(page, nodes + 4) << 32
-
-
-def _u16(page: Any, at: Any) -> Any:
-    return page[at].astype(np.int64) | page[at + 1].astype(np.int64) << 8

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from pagestore import kernel
-from pagestore.commit import Committed, RegionChange, check_conflicts, commit, differing
+from pagestore.commit import Committed, commit, differing
+from pagestore.conflicts import check_conflicts
 from pagestore.diff import page_count
 from pagestore.draft import Draft
 from pagestore.engine import Engine
@@ -49,6 +50,7 @@ from pagestore.format import (
 )
 from pagestore.history import Version
 from pagestore.pagetable import Difference
+from pagestore.placing import RegionChange
 from pagestore.view import View, check_range
 from pagestore.wiring import Wiring
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from attr import frozen
 
 from pagestore.decoded import version_of
-from pagestore.engine import ARENA, BALLAST, CATALOG, PINS, absolute
+from pagestore.directory import ARENA, BALLAST, CATALOG, PINS, absolute
 from pagestore.errors import CorruptionError, FormatError, NotFoundError
 from pagestore.format import (
     BRANCH,

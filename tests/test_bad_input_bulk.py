@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 import pagestore
-from pagestore.engine import ARENA, CATALOG
+from pagestore.directory import ARENA, CATALOG
 from tests.damage import assert_clean, contents
 from tools.damage.patches import ancestors, every_cut, flip
 from tools.damage.reseal import KINDS

@@ -10,7 +10,7 @@ import pytest
 
 import pagestore
 from pagestore import CorruptionError
-from pagestore.engine import ARENA, BALLAST, CATALOG, PINS
+from pagestore.directory import ARENA, BALLAST, CATALOG, PINS
 from pagestore.format import (
     BRANCH,
     HEAD_OFFSETS,

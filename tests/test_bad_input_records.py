@@ -11,7 +11,7 @@ import pytest
 
 import pagestore
 from pagestore import CorruptionError, FullError, PagestoreError, space
-from pagestore.engine import ARENA, CATALOG
+from pagestore.directory import ARENA, CATALOG
 from pagestore.format import (
     BRANCH_REF,
     FAN,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pagestore
-from pagestore import dense, structure
+from pagestore import dense, kernel, structure
 from pagestore.errors import BrokenError, CorruptionError
 from pagestore.pins import Pins
 from pagestore.transaction import Transaction
@@ -173,16 +173,20 @@ def test_commits_to_the_new_file_wait_for_its_name(compacted, path, monkeypatch)
     """The sync of the directory failed, or the process died before it: who comes next does it."""
     file = os.stat(catalog(path)).st_ino
 
-    def fails(_):
-        raise OSError(5, "the disk failed")
+    real = kernel.sync
 
-    monkeypatch.setattr("pagestore.kernel.sync_directory", fails)
+    def fails(what):
+        if what == str(path):
+            raise OSError(5, "the disk failed")
+        real(what)
+
+    monkeypatch.setattr(kernel, "sync", fails)
     compacted.close()
     assert os.stat(catalog(path)).st_ino != file
     with pytest.raises(BrokenError, match="the disk failed"):
         pagestore.open(path)
     synced = []
-    monkeypatch.setattr("pagestore.kernel.sync_directory", synced.append)
+    monkeypatch.setattr(kernel, "sync", synced.append)
     contents(path)
     assert synced == [str(path)]
     with pagestore.open(path) as store, store.begin() as ws:

@@ -16,7 +16,7 @@ import pytest
 import pagestore
 from pagestore import FullError, ReadOnlyError, kernel
 from pagestore.catalog import LOCK_ROOM
-from pagestore.engine import BALLAST, CATALOG
+from pagestore.directory import BALLAST, CATALOG
 from pagestore.structure import used
 from tests.damage import PAGE, assert_clean, contents, in_child, small_store, verdict
 

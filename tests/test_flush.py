@@ -9,7 +9,7 @@ import pytest
 
 import pagestore
 from pagestore import workspace
-from pagestore.engine import PINS
+from pagestore.directory import PINS
 from pagestore.pins import Pins
 from tests.worker import Worker
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import pagestore
 from pagestore import FormatError, NotFoundError
 from pagestore.cli.group import group
-from pagestore.engine import ARENA, CATALOG
+from pagestore.directory import ARENA, CATALOG
 from pagestore.format import HEAD_OFFSETS, NODE, SUMS, VERSION, seal
 from tests.damage import become, directory_in_memory, in_child, small_store
 from tools.damage.reseal import load

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import pagestore
-from pagestore import ClosedError, ConflictError, InvalidError, NotFoundError, commit
+from pagestore import ClosedError, ConflictError, InvalidError, NotFoundError, placing
 from pagestore.pins import Pins
 from tests.damage import PAGE, assert_clean, contents, directory_in_memory, in_child, small_store
 
@@ -415,11 +415,11 @@ def test_a_finalizer_that_writes_amid_a_commit_of_its_thread(path, monkeypatch, 
                 Careless()
             return done
 
-        real = commit.write_pages
+        real = placing.write_pages
         for _ in range(3):
             ws["a"][:] = ws["a"] + 1
             with monkeypatch.context() as patch:
-                patch.setattr(commit, "write_pages", meddling)
+                patch.setattr(placing, "write_pages", meddling)
                 ws.commit()
         assert refused == [InvalidError] * 3
         OTHERS[what](store, other)

@@ -9,7 +9,7 @@ import pytest
 import pagestore
 from pagestore import CorruptionError, FormatError, NotFoundError
 from pagestore.catalog import seal_of
-from pagestore.engine import ARENA, BALLAST, CATALOG, PINS
+from pagestore.directory import ARENA, BALLAST, CATALOG, PINS
 from pagestore.format import SEAL_OFFSET
 from pagestore.soundness import unsound
 from tests.damage import PAGE, assert_clean, contents

@@ -25,7 +25,7 @@ TOTAL, REST = "(all)", "(outside every step)"
 STEPS = {
     "pagestore.dirty.userfault:UserfaultTracker.written": "scan (dirty pages)",
     "pagestore.dirty.userfault:UserfaultTracker.watch": "watch (register, arm)",
-    "pagestore.commit:_store_batch": "gather, zero and same tests",
+    "pagestore.placing:_store_batch": "gather, zero and same tests",
     "pagestore.format:page_sums": "hash pages",
     "pagestore.checksums:KnownSums.read": "sums: read",
     "pagestore.checksums:KnownSums.write": "sums: write",
@@ -37,7 +37,7 @@ STEPS = {
     "pagestore.space:Space.begin": "space: begin",
     "pagestore.space:Space.save": "space: save log",
     "pagestore.space:Space.give": "space: give",
-    "pagestore.commit:write_pages": "write pages: runs",
+    "pagestore.placing:write_pages": "write pages: runs",
     "pagestore.arena:FileIO.pwrite": "pwrite",
     "pagestore.arena:FileIO.fdatasync": "fdatasync",
     "pagestore.arena:FileIO.allocate": "fallocate arena",

@@ -16,7 +16,18 @@ import lmdb
 import numpy as np
 from attrs import field, frozen
 
-from pagestore import arena, catalog, commit, decoded, pins, reclaim, space, transaction, verify
+from pagestore import (
+    arena,
+    catalog,
+    commit,
+    decoded,
+    pins,
+    placing,
+    reclaim,
+    space,
+    transaction,
+    verify,
+)
 from pagestore.format import SNAPSHOT, named_key
 from tools.crash import rehearse
 from tools.crash.deep import fresh
@@ -212,7 +223,7 @@ def _write_in_place() -> None:
             old = before.at(placed.pages)
             again = (old.slots != 0) & (placed.slots != 0)
             if memory is not None:
-                commit.write_pages(where, memory[placed.pages[again]], old.slots[again])
+                placing.write_pages(where, memory[placed.pages[again]], old.slots[again])
             return placed
 
         return both

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import pagestore
-from pagestore.engine import ARENA, CATALOG
+from pagestore.directory import ARENA, CATALOG
 from tools.damage.patches import PAGE, Files, Life
 
 WIDE = (1 << 30) + 8 * PAGE  # bytes: more than one leaf of a page table spans

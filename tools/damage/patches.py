@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from pagestore.engine import ARENA, CATALOG
+from pagestore.directory import ARENA, CATALOG
 from pagestore.format import (
     HEAD_OFFSETS,
     SEAL_OFFSET,

@@ -15,7 +15,7 @@ import lmdb
 import numpy as np
 from attrs import field, frozen
 
-from pagestore.engine import ARENA
+from pagestore.directory import ARENA
 from pagestore.format import (
     BRANCH,
     BRANCH_REF,

@@ -18,7 +18,7 @@ from pathlib import Path
 from attrs import Factory, define, field
 
 import pagestore
-from pagestore.engine import ARENA, CATALOG
+from pagestore.directory import ARENA, CATALOG
 from tools.damage.life import live
 from tools.damage.outcome import contents, deadly, look_around, survey, unnoticed, verdict
 from tools.damage.patches import PAGE, Damage, Life, generators, write_files
