@@ -159,7 +159,7 @@ def test_a_commit_stands_whatever_comes_after_it(rows, monkeypatch):
     for target, name in (
         (rows._shared.arena, "write_head"),
         (rows._shared.catalog, "_lengthen"),
-        (rows._shared.dense, "repaint"),
+        (rows._shared.dense, "replaced"),
     ):
         with monkeypatch.context() as patch:
             failing_once(patch, target, name)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pagestore import pagetable
 from pagestore.format import NODE, Extents, Table, VersionId, key_numbers, number_key
 from pagestore.pagetable import NodeCache, Nodes
+from pagestore.pagetable.painted import PATIENCE
 from tests.shrunk import STACKED, TALL, USUAL, shrunk
 
 PAGES = 48
@@ -283,21 +284,31 @@ def test_flatten_of_many_small_runs():
 
 
 @pytest.mark.parametrize("far", [0, 1 << 20])
-def test_looking_up_in_a_large_leaf_paints_it_once(far: int) -> None:
-    """A commit looks its pages up: the next one need not search the same runs again."""
+def test_a_large_leaf_is_painted_for_who_commits_to_it_again_and_again(far: int) -> None:
+    """Looked up by searching its runs at first; on the line of commits, not beside it."""
     tables, dense = Tables(), pagetable.DenseLeaves()
-    look = Nodes(tables.records, NodeCache(), 0, tables.records.new_id, dense)  # type: ignore[arg-type]
+
+    def begin() -> Nodes:
+        return Nodes(tables.records, NodeCache(), 0, tables.records.new_id, dense)  # type: ignore[arg-type]
+
     pages = np.append(np.arange(0, 4000, 2), [far + 4001])
-    table = pagetable.update(look, Table(), pagetable.singles(pages, pages + 10, 1), VersionId(1))
+    look = begin()
+    first = pagetable.update(look, Table(), pagetable.singles(pages, pages + 10, 1), VersionId(1))
     look.committed()
-    again = Nodes(tables.records, NodeCache(), 0, tables.records.new_id, dense)  # type: ignore[arg-type]
-    assert pagetable.lookup(again, table, np.array([2, 3]))[0].tolist() == [12, 0]
-    assert any(dense.get((0, node)) for _, node in pagetable.leaves(again, table))
-    # ... but not where the leaf is somebody else's: it may never be committed to again
-    others = pagetable.DenseLeaves()
-    first = Nodes(tables.records, NodeCache(), 0, tables.records.new_id, others)  # type: ignore[arg-type]
-    assert pagetable.lookup(first, table, np.array([2, 3]))[0].tolist() == [12, 0]
-    assert not any(others.get((0, node)) for _, node in pagetable.leaves(first, table))
+    table = first
+    for version in range(2, 2 + 2 * PATIENCE):
+        look = begin()
+        found, _ = pagetable.lookup(look, table, np.array([2, 3, 4]))
+        assert found.tolist() == [12, 0, 14 if version == 2 else 8_000 + version - 1]
+        painted = [dense.get((0, node)) is not None for _, node in pagetable.leaves(look, table)]
+        assert any(painted) == (version >= 2 + PATIENCE)
+        new = pagetable.singles(np.array([4]), np.array([8_000 + version]), version)
+        table = pagetable.update(look, table, new, VersionId(version))
+        look.committed()
+    # ... but not for who goes back to where the line began: perhaps once
+    aside = begin()
+    assert pagetable.lookup(aside, first, np.array([2, 3]))[0].tolist() == [12, 0]
+    assert not any(dense.get((0, node)) for _, node in pagetable.leaves(aside, first))
 
 
 def test_a_far_page_makes_the_tree_tall():

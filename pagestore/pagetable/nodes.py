@@ -129,11 +129,9 @@ class Nodes:
         """Share the nodes that this transaction wrote, now that they are durable."""
         for node, value in self._fresh.items():
             self.cache.put((self.moves, node), value)
-            if self.dense is not None and isinstance(value, Leaf):
-                self.dense.made((self.moves, node))
         if self.dense is not None:
             for new, (old, top) in self._replaced.items():
-                self.dense.repaint((self.moves, old), (self.moves, new), top)
+                self.dense.replaced((self.moves, old), (self.moves, new), top)
 
     def replaced(self, old: int, new: int, extents: Extents) -> None:
         """Note that a leaf took the place of another, with these extents on top."""

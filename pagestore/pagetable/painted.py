@@ -13,7 +13,8 @@ from pagestore.pagetable.stack import Single, expand
 
 DENSE_PAGES = 1 << 22  # in all painted leaves together: 64 MiB of memory
 LONG = 512  # pages: an extent that is painted by itself
-MADE_MOST = 1 << 14
+PATIENCE = 4  # commits to a leaf, one upon the other, before it is painted
+COUNTED_MOST = 1 << 14  # leaves
 
 
 class Painted(NamedTuple):
@@ -68,7 +69,7 @@ class DenseLeaves:
 
     def __init__(self) -> None:
         self._leaves: OrderedDict[tuple[int, int], Painted] = OrderedDict()
-        self._made: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._commits: OrderedDict[tuple[int, int], int] = OrderedDict()  # that led to a leaf
 
     def get(self, key: tuple[int, int]) -> Painted | None:
         found = self._leaves.get(key)
@@ -81,18 +82,15 @@ class DenseLeaves:
         while sum(len(p.slot) for p in self._leaves.values()) > DENSE_PAGES:
             self._leaves.popitem(last=False)
 
-    def made(self, key: tuple[int, int]) -> None:
-        """Note a leaf that this process made: it is likely to be committed to again."""
-        self._made[key] = None
-        if len(self._made) > MADE_MOST:
-            self._made.popitem(last=False)
-
     def worth(self, key: tuple[int, int]) -> bool:
-        """Whether painting pays: not for who branches an old version and commits once."""
-        return key in self._made
+        """Whether painting pays: not for who branches a version and commits a few times."""
+        return self._commits.get(key, 0) >= PATIENCE
 
-    def repaint(self, old: tuple[int, int], new: tuple[int, int], top: Single) -> None:
-        """Let what was painted for a leaf show the one that replaced it."""
+    def replaced(self, old: tuple[int, int], new: tuple[int, int], top: Single) -> None:
+        """A commit put `top` on a leaf: let what was painted for it show the one that it became."""
+        self._commits[new] = self._commits.pop(old, 0) + 1
+        if len(self._commits) > COUNTED_MOST:
+            self._commits.popitem(last=False)
         painted = self._leaves.pop(old, None)
         if painted is not None:
             self.put(new, painted.with_pages(*top))
