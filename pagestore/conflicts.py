@@ -11,13 +11,14 @@ import numpy as np
 
 from pagestore.diff import changed_pages, page_count
 from pagestore.errors import ConflictError
-from pagestore.format import Records, RegionRecord, VersionRecord
+from pagestore.format import IntArray, RegionRecord, VersionRecord
 from pagestore.pagetable import Nodes
 from pagestore.placing import RegionChange
+from pagestore.transaction import Transaction
 
 
 def check_conflicts(
-    records: Records,
+    records: Transaction,
     nodes: Nodes,
     base: VersionRecord,
     head: VersionRecord,
@@ -39,15 +40,15 @@ def check_conflicts(
         elif theirs is None or theirs.id != change.base.id:
             raise ConflictError(f"region {name!r}, changed here, was deleted by another writer")
         else:
-            _check_pages(records, nodes, change, change.base, theirs, page_size)
+            changed = changed_pages(records, nodes, base, head, name)
+            _check_pages(change, change.base, theirs, changed, page_size)
 
 
 def _check_pages(
-    records: Records,
-    nodes: Nodes,
     change: RegionChange,
     base: RegionRecord,
     theirs: RegionRecord,
+    changed: IntArray,
     page_size: int,
 ) -> None:
     name = base.name
@@ -55,7 +56,6 @@ def _check_pages(
     if reshaped and change.reshaped:
         raise ConflictError(f"region {name!r} was resized by another writer too")
     mine = np.union1d(change.dirty, change.flushed.pages)
-    changed = changed_pages(records, nodes, base, theirs)
     both = np.intersect1d(mine, changed, assume_unique=True)
     if len(both):
         raise ConflictError(

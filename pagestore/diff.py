@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from attr import frozen
 
 from pagestore.checksums import read_sums
-from pagestore.format import IntArray, Records, RegionRecord, VersionRecord, runs_of
+from pagestore.errors import PagestoreError
+from pagestore.format import (
+    NO_VERSION,
+    IntArray,
+    RegionRecord,
+    VersionId,
+    VersionRecord,
+    content_hash,
+    runs_of,
+)
 from pagestore.pagetable import Difference, Nodes, differences, expand
+from pagestore.transaction import Transaction
+
+MOST_ANCESTORS = 1000  # to look for one that two versions share: then both are compared whole
 
 
 @frozen
@@ -51,7 +64,7 @@ def page_count(region: RegionRecord, page_size: int) -> int:
 
 
 def changes(
-    records: Records, nodes: Nodes, old: VersionRecord, new: VersionRecord, page_size: int
+    records: Transaction, nodes: Nodes, old: VersionRecord, new: VersionRecord, page_size: int
 ) -> Iterator[Change]:
     """What `new` has differently from `old`, by region name and page."""
     for name in sorted(old.regions.keys() | new.regions.keys()):
@@ -63,7 +76,7 @@ def changes(
         if a and b and a.id == b.id:
             if (a.shape, a.dtype) != (b.shape, b.dtype):
                 yield Change(name, 0, 0, "resized", page_size)
-            yield from _written(name, changed_pages(records, nodes, a, b), page_size)
+            yield from _written(name, changed_pages(records, nodes, old, new, name), page_size)
 
 
 _FIELDS = [
@@ -86,12 +99,41 @@ def _written(region: str, pages: IntArray, page_size: int) -> list[Change]:
     return made
 
 
-def changed_pages(records: Records, nodes: Nodes, a: RegionRecord, b: RegionRecord) -> IntArray:
-    """Sorted numbers of the pages whose contents differ between two states of a region."""
-    parts = [
-        _really(records, found) for found in differences(nodes, a.table, b.table) if len(found)
-    ]
+def changed_pages(
+    records: Transaction, nodes: Nodes, old: VersionRecord, new: VersionRecord, region: str
+) -> IntArray:
+    """Sorted numbers of the pages whose contents differ in a region that both versions have.
+
+    What differs was written after the last version that both come from: page tables tell that at
+    once, however they were merged since. That no page is left out (of zeros nothing may be left) is
+    proven by the regions' content hashes, which differ by those pages.
+    """
+    a, b = old.regions[region], new.regions[region]
+    for since in _since(records, old, new):
+        tables = differences(nodes, a.table, b.table, since=since)
+        found = [_compared(records, part) for part in tables if len(part)]
+        if since == NO_VERSION or _is_all(a, b, found):
+            break
+    parts = [part.pages[part.differ] for part in found]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _since(records: Transaction, old: VersionRecord, new: VersionRecord) -> Iterator[VersionId]:
+    """Versions from which both may come, the likeliest first; the last one is none."""
+    first = min(old.id, new.id)
+    yield first  # if the other one comes from it
+    for _ in range(MOST_ANCESTORS):
+        if old.id == new.id:
+            if old.id != first:
+                yield old.id
+            break
+        if old.id < new.id:
+            old, new = new, old
+        try:
+            old = records.version(old.parent)
+        except PagestoreError:  # there is none, or it cannot be read: neither is needed
+            break
+    yield NO_VERSION
 
 
 def moved_pages(nodes: Nodes, a: RegionRecord, b: RegionRecord) -> Iterator[Difference]:
@@ -99,10 +141,33 @@ def moved_pages(nodes: Nodes, a: RegionRecord, b: RegionRecord) -> Iterator[Diff
     yield from differences(nodes, a.table, b.table)
 
 
-def _really(records: Records, found: Difference) -> IntArray:
-    """Pages of a difference, without those that were stored again with the same contents."""
+class _Compared(NamedTuple):
+    """Pages that lie differently: which of them differ, and what both add to a content hash."""
+
+    pages: IntArray
+    differ: np.ndarray[Any, np.dtype[np.bool_]]
+    old: int
+    new: int
+
+
+def _compared(records: Transaction, found: Difference) -> _Compared:
     pages, old, _ = expand(found.olds())
     new = expand(found.news())[1]
-    both = np.flatnonzero((old != 0) & (new != 0))
-    sums = read_sums(records, np.concatenate((old[both], new[both])))
-    return np.delete(pages, both[sums[: len(both)] == sums[len(both) :]])
+    slots = np.concatenate((old, new))
+    stored = slots != 0
+    sums = np.zeros(len(slots), np.uint64)
+    sums[stored] = read_sums(records, slots[stored])
+    olds, news = sums[: len(old)], sums[len(old) :]
+    had, has = old != 0, new != 0
+    return _Compared(
+        pages,
+        ~(had & has & (olds == news)),  # the others were stored again with the same contents
+        content_hash(pages[had], olds[had]),
+        content_hash(pages[has], news[has]),
+    )
+
+
+def _is_all(a: RegionRecord, b: RegionRecord, found: Sequence[_Compared]) -> bool:
+    """Whether some pages are all that two states of a region differ in."""
+    grown = sum(part.new - part.old for part in found)
+    return (b.content - a.content - grown) % (1 << 64) == 0

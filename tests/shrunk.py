@@ -33,12 +33,15 @@ SMALL = {
     "INLINE_MAX": 3,
     "CACHED_EXTENTS": 256,
     "WORTH_PAINTING": 2,
+    "PATIENCE": 1,
     "DENSE": 4,
     "WORTH_COMPARING": 6,
     "DENSE_PAGES": 64,
     "PACKED_LEAST": 2,
     "CHECKED_AT_ONCE": 2,
     "LOADED_AT_ONCE": 1,
+    # diff
+    "MOST_ANCESTORS": 4,
     # space
     "FREE_CHUNK": 64,
     "LOG_RECORDS": 4,

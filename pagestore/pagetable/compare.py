@@ -74,14 +74,18 @@ class _Side(NamedTuple):
 
 
 def differences(
-    nodes: Nodes, old: Table, new: Table, floor: int = NO_VERSION
+    nodes: Nodes, old: Table, new: Table, floor: int = NO_VERSION, since: int = NO_VERSION
 ) -> Iterator[Difference]:
     """What `new` places differently from `old`; skips every subtree and run that they share.
 
     With `floor`, what `old` has from that version or before is taken as shared: passed over.
+
+    With `since`, only pages are looked at that one of them has from a later version: what was
+    merged meanwhile need not be compared. That may leave pages out that one of them does not have
+    at all; and any page, unless the older one is that version and the other one descends from it.
     """
     level = max(old.height, new.height)
-    yield from _differences(nodes, _side(old), _side(new), level, 0, floor)
+    yield from _differences(nodes, _side(old), _side(new), level, 0, floor, since)
 
 
 def _side(table: Table) -> _Side | None:
@@ -90,7 +94,13 @@ def _side(table: Table) -> _Side | None:
 
 
 def _differences(
-    nodes: Nodes, old: _Side | None, new: _Side | None, level: int, index: int, floor: int
+    nodes: Nodes,
+    old: _Side | None,
+    new: _Side | None,
+    level: int,
+    index: int,
+    floor: int,
+    since: int,
 ) -> Iterator[Difference]:
     if (old and new and old.node == new.node) or not (old or new):
         return
@@ -101,10 +111,10 @@ def _differences(
         for child in sorted(olds.keys() | news.keys()):
             below = (index << FAN_BITS) + child
             yield from _differences(
-                nodes, olds.get(child), news.get(child), level - 1, below, floor
+                nodes, olds.get(child), news.get(child), level - 1, below, floor, since
             )
         return
-    found = _leaf_difference(nodes, old, new, floor)
+    found = _leaf_difference(nodes, old, new, floor, since)
     if len(found):
         yield Difference(
             found.page + (index << LEAF_BITS), found.length, found.old_slot, found.old_birth,
@@ -126,7 +136,9 @@ def _children(nodes: Nodes, side: _Side | None, level: int) -> dict[int, _Side]:
     }
 
 
-def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: int) -> Difference:
+def _leaf_difference(
+    nodes: Nodes, old: _Side | None, new: _Side | None, floor: int, since: int
+) -> Difference:
     if old and new and (top := _on_top(nodes, old, new, floor)) is not None:
         start, new_slot, new_birth = top
         length = np.ones(len(start), np.int64)
@@ -135,6 +147,8 @@ def _leaf_difference(nodes: Nodes, old: _Side | None, new: _Side | None, floor: 
         for side in filter(None, (old, new)):
             side.once.meet(nodes.leaf(side.node).runs["node"].tolist())
         cover, shared = _told_apart(nodes, old, new)
+        if since:
+            cover = [run.take(run.birth > since) for run in cover]
         if sum(map(len, cover)) > WORTH_COMPARING:
             return _painted_difference(nodes, old, new, floor)
         start, length = _cut(cover, shared)

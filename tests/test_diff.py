@@ -1,0 +1,94 @@
+"""What changed between two versions: all of it, nothing else, and at the price of what changed."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pagestore
+from pagestore.pagetable import compare, walk
+from tests.conftest import PAGE
+from tests.histories import live, steps
+from tests.shrunk import STACKED, TALL, shrunk
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("diffs")
+
+
+def contents(store, version):
+    """Region id and bytes of every region, by name."""
+    with store.view(version) as view:
+        return {
+            name: (region.shape, view[name].tobytes())
+            for name, region in store.version(version).regions.items()
+        }
+
+
+def pages_that_differ(a: bytes, b: bytes) -> set[int]:
+    size = -(-max(len(a), len(b)) // PAGE) * PAGE
+    rows = (np.frombuffer(x.ljust(size, b"\0"), np.uint8).reshape(-1, PAGE) for x in (a, b))
+    one, other = rows
+    return set(np.flatnonzero((one != other).any(axis=1)).tolist())
+
+
+@given(steps, st.sampled_from((TALL, STACKED)), st.booleans())
+@settings(max_examples=80)
+def test_any_two_versions_of_a_random_history(scratch, steps, tree, keep_all):
+    """On one line or on two, forwards and backwards, zeros and cuts and merges in between."""
+    number = len(list(scratch.iterdir()))
+    history = "all" if keep_all else "named"
+    with (
+        shrunk(tree),
+        pagestore.open(scratch / f"{number}.ps", "x", page_size=PAGE, history=history) as store,
+    ):
+        live(store, steps)
+        shown = {version.id: contents(store, version.id) for version in store.versions()}
+        for a, b in itertools.permutations(shown, 2):
+            said: dict[str, set[int]] = {}
+            replaced = set()
+            for change in store.diff(a, b):
+                said.setdefault(change.region, set()).update(range(change.start, change.stop))
+                if change.kind in ("created", "deleted"):
+                    replaced.add(change.region)
+            for name in shown[a].keys() & shown[b].keys() - replaced:
+                (_, mine), (_, theirs) = shown[a][name], shown[b][name]
+                assert said.get(name, set()) == pages_that_differ(mine, theirs), (name, a, b)
+        assert list(store.check(data=True)) == []
+
+
+@pytest.mark.parametrize("branched", [False, True])
+def test_it_costs_what_changed_though_all_was_merged_meanwhile(tmp_path, monkeypatch, branched):
+    """A table that took everything into one run since is not compared, nor painted, as a whole."""
+    rng, nodes_of, compared = np.random.default_rng(1), set(), []
+    cut = compare._cut
+
+    def counting(cover, shared):
+        compared.append(sum(map(len, cover)))
+        return cut(cover, shared)
+
+    with shrunk(STACKED, WORTH_COMPARING=1 << 14), pagestore.open(tmp_path / "s") as store:
+        with store.begin() as ws:
+            ws.create("x", 64 * PAGE)[:] = 1
+            for i in range(40):
+                ws.write("x", i * PAGE, rng.bytes(PAGE))
+                ws.snapshot(f"s{i}")
+                with store._shared.read() as (records, nodes):
+                    table = records.resolve(f"s{i}").regions["x"].table
+                    nodes_of.add(len(list(walk(nodes, table))))
+                if branched:
+                    with store.begin(f"b{i}", at=f"s{i}") as aside:
+                        aside.write("x", 63 * PAGE, b"1")
+        assert {2, 3} <= nodes_of  # runs were merged again and again
+        monkeypatch.setattr(compare, "_cut", counting)
+        for i in range(39):
+            for a, b in itertools.permutations((f"b{i}" if branched else f"s{i}", f"s{i + 1}")):
+                assert [change.start for change in store.diff(a, b)] == [i + 1, 63][: 1 + branched]
+        assert max(compared) == 1 + branched
+        monkeypatch.undo()
+        assert list(store.check(data=True)) == []
