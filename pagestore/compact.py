@@ -270,7 +270,7 @@ def _move(
     target, anywhere = homes.copy(), homes == 0
     write.space.take_these(np.sort(homes[~anywhere]))
     target[anywhere] = write.take(int(anywhere.sum()), long=True)
-    found, order = target, np.argsort(target)
+    found, order = target, np.argsort(slots)  # what commits wrote side by side is read at once
     slots, target = slots[order], target[order]
     sums = write.sums.read(write.records, slots)
     step = max(1, BATCH_BYTES // engine.page_size)
