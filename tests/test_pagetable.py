@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from pagestore import pagetable
 from pagestore.format import NODE, Extents, Table, VersionId, key_numbers, number_key
-from pagestore.pagetable import NodeCache, Nodes
-from pagestore.pagetable.painted import PATIENCE
+from pagestore.pagetable import NodeCache, Nodes, painted
 from tests.shrunk import STACKED, TALL, USUAL, shrunk
 
 PAGES = 48
@@ -296,12 +295,12 @@ def test_a_large_leaf_is_painted_for_who_commits_to_it_again_and_again(far: int)
     first = pagetable.update(look, Table(), pagetable.singles(pages, pages + 10, 1), VersionId(1))
     look.committed()
     table = first
-    for version in range(2, 2 + 2 * PATIENCE):
+    for version in range(2, 3 + 2 * painted.PATIENCE):
         look = begin()
         found, _ = pagetable.lookup(look, table, np.array([2, 3, 4]))
         assert found.tolist() == [12, 0, 14 if version == 2 else 8_000 + version - 1]
-        painted = [dense.get((0, node)) is not None for _, node in pagetable.leaves(look, table)]
-        assert any(painted) == (version >= 2 + PATIENCE)
+        nodes = [node for _, node in pagetable.leaves(look, table)]
+        assert any(dense.get((0, node)) for node in nodes) == (version >= 2 + painted.PATIENCE)
         new = pagetable.singles(np.array([4]), np.array([8_000 + version]), version)
         table = pagetable.update(look, table, new, VersionId(version))
         look.committed()

@@ -59,7 +59,6 @@ def warm_up(nbytes: int) -> float:
 
 def settle(folder: Path, most: float) -> None:
     """Wait until syncs are short: a disk is busy for a while after a large load."""
-    subprocess.run(["sync", "-f", str(folder)], check=True)
     end, short = time.monotonic() + most, 0
     with tempfile.TemporaryFile(dir=folder) as file:
         while short < 50 and time.monotonic() < end:

@@ -194,7 +194,7 @@ class Bench:
                     stack.callback(shutil.rmtree, folder, ignore_errors=True)
                     stack.callback(store.peer.close)
                     stores.append(store)
-            settle(self.folder, LOADING * self.scale.patience)
+            settle(self.folder, LOADING * self.scale.patience * self.scale.rounds)
             yield stores
 
     def _fresh(self, name: str, folder: Path, pages: int) -> Store:
