@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagestore.conflicts import check_conflicts
-from pagestore.diff import page_count
+from pagestore.diff import moved_pages, page_count
 from pagestore.engine import Engine, Write
 from pagestore.errors import ExistsError, PagestoreError
 from pagestore.format import (
@@ -49,6 +49,7 @@ from pagestore.pagetable import (
 from pagestore.pins import Pin
 from pagestore.placing import Placed, RegionChange, store_pages, zero_sum
 from pagestore.reclaim import drop_unkept
+from pagestore.transaction import Transaction
 
 
 class Committed(NamedTuple):
@@ -129,7 +130,7 @@ def _make_version(
     head = records.version(base.id if new else records.head(branch))
     if head.id != base.id:
         check_conflicts(records, write.nodes, base, head, changes, deleted, page_size)
-    theirs = differing(write.nodes, base, head)
+    theirs = differing(records, write.nodes, base, head)
     version = records.new_version()
     writer = _Writer(engine, write, version)
     regions = {n: r for n, r in head.regions.items() if n not in deleted}
@@ -155,14 +156,15 @@ def _make_version(
     return record, theirs
 
 
-def differing(nodes: Nodes, old: VersionRecord, new: VersionRecord) -> dict[str, list[Difference]]:
+def differing(
+    records: Transaction, nodes: Nodes, old: VersionRecord, new: VersionRecord
+) -> dict[str, list[Difference]]:
     """Where regions that both versions have lie differently."""
     if old.id == new.id:
         return {}
     pairs = ((n, a, new.regions.get(n)) for n, a in old.regions.items())
-    return {
-        n: list(differences(nodes, a.table, b.table)) for n, a, b in pairs if b and a.id == b.id
-    }
+    both = [n for n, a, b in pairs if b and a.id == b.id]
+    return {n: moved_pages(records, nodes, old, new, n) for n in both}
 
 
 # ------------------------------------------------------------------------------------- writing

@@ -129,16 +129,48 @@ def _since(records: Transaction, old: VersionRecord, new: VersionRecord) -> Iter
             break
         if old.id < new.id:
             old, new = new, old
-        try:
-            old = records.version(old.parent)
-        except PagestoreError:  # there is none, or it cannot be read: neither is needed
+        parent = _parent(records, old)
+        if parent is None:
             break
+        old = parent
     yield NO_VERSION
 
 
-def moved_pages(nodes: Nodes, a: RegionRecord, b: RegionRecord) -> Iterator[Difference]:
-    """Where the two states place pages differently, whatever they contain."""
-    yield from differences(nodes, a.table, b.table)
+def _parent(records: Transaction, version: VersionRecord) -> VersionRecord | None:
+    try:
+        return records.version(version.parent)
+    except PagestoreError:  # there is none, or it cannot be read: neither is needed
+        return None
+
+
+def moved_pages(
+    records: Transaction, nodes: Nodes, old: VersionRecord, new: VersionRecord, region: str
+) -> list[Difference]:
+    """Where a region that both versions have lies differently, whatever its pages contain.
+
+    Where one version comes from the other only what was written since is looked at. A page of zeros
+    may have left nothing behind: then the numbers of stored pages tell that it is missing.
+    """
+    a, b = old.regions[region], new.regions[region]
+    if _comes_from(records, new, old):
+        found = list(differences(nodes, a.table, b.table, since=old.id))
+        if b.pages - a.pages == sum(map(_growth, found)):
+            return found
+    return list(differences(nodes, a.table, b.table))
+
+
+def _comes_from(records: Transaction, new: VersionRecord, old: VersionRecord) -> bool:
+    line: VersionRecord | None = new
+    for _ in range(MOST_ANCESTORS):
+        if line is None or line.id <= old.id:
+            break
+        line = _parent(records, line)
+    return line is not None and line.id == old.id
+
+
+def _growth(found: Difference) -> int:
+    """How many more pages are stored."""
+    return int(found.length[found.new_slot != 0].sum() - found.length[found.old_slot != 0].sum())
 
 
 class _Compared(NamedTuple):

@@ -298,8 +298,7 @@ class LiveView(View):
             self._mend()
         self._torn = True
         for name, wiring in list(self._wirings.items()):
-            new = record.regions.get(name)
-            if not self._follow(wiring, self._record.regions[name], new, anchor):
+            if not self._follow(wiring, name, record, anchor):
                 del self._wirings[name]
         for wiring in self._wirings.values():
             wiring.memory.anchor = anchor
@@ -312,17 +311,16 @@ class LiveView(View):
             wiring.clear()
             wiring.wire(self._extents(self._record.regions[name]))
 
-    def _follow(
-        self, wiring: Wiring, old: RegionRecord, new: RegionRecord | None, anchor: Anchor
-    ) -> bool:
+    def _follow(self, wiring: Wiring, name: str, head: VersionRecord, anchor: Anchor) -> bool:
         """Bring a range of memory to the new state of its region; False if it cannot be."""
-        if new is None or new.id != old.id:
+        new = head.regions.get(name)
+        if new is None or new.id != self._record.regions[name].id:
             return False
         pages = page_count(new, self._engine.page_size)
         if pages != wiring.pages:
             return False
-        with self._engine.read() as (_, nodes):
-            moved = list(moved_pages(nodes, old, new))
+        with self._engine.read() as (records, nodes):
+            moved = moved_pages(records, nodes, self._record, head, name)
         wiring.memory.anchor = (wiring.memory.anchor, anchor)  # should it fail it shows both
         if wiring.rewire(Extents.join(d.news() for d in moved)) is None:
             wiring.clear()

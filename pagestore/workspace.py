@@ -389,7 +389,7 @@ class Workspace(View):
                         records, nodes, self._record, head, changes, self._deleted,
                         self._engine.page_size,
                     )  # fmt: skip
-                    theirs = differing(nodes, self._record, head)
+                    theirs = differing(records, nodes, self._record, head)
                 self._check_room(changes, head)
             except BaseException:
                 pin.release()

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pagestore
-from pagestore.pagetable import compare, walk
+from pagestore.diff import moved_pages
+from pagestore.pagetable import compare, expand, walk
 from tests.conftest import PAGE
-from tests.histories import live, steps
+from tests.histories import live, slots_of, steps
 from tests.shrunk import STACKED, TALL, shrunk
 
 
@@ -59,6 +60,60 @@ def test_any_two_versions_of_a_random_history(scratch, steps, tree, keep_all):
             for name in shown[a].keys() & shown[b].keys() - replaced:
                 (_, mine), (_, theirs) = shown[a][name], shown[b][name]
                 assert said.get(name, set()) == pages_that_differ(mine, theirs), (name, a, b)
+        slots = slots_of(store)
+        with store._shared.read() as (records, nodes):
+            for old, new in itertools.permutations(map(records.version, slots), 2):
+                for name in old.regions.keys() & new.regions.keys():
+                    if old.regions[name].id == new.regions[name].id:
+                        parts = moved_pages(records, nodes, old, new, name)
+                        expected = elsewhere(slots[old.id][name], slots[new.id][name])
+                        assert moved(parts) == expected, (name, old.id, new.id)
+        assert list(store.check(data=True)) == []
+
+
+def moved(parts):
+    """Page, old slot and new slot of everything that lies elsewhere."""
+    columns = [(*expand(part.olds())[:2], expand(part.news())[1]) for part in parts]
+    return sorted(row for column in columns for row in np.stack(column, 1).tolist())
+
+
+def elsewhere(old, new):
+    size = max(len(old), len(new))
+    old, new = (np.append(x, np.zeros(size - len(x), np.int64)) for x in (old, new))
+    pages = np.flatnonzero(old != new)
+    return np.stack((pages, old[pages], new[pages]), 1).tolist()
+
+
+def test_who_follows_a_branch_pays_for_what_changed(tmp_path, monkeypatch):
+    """However much was merged in between: a live view, and a workspace with changes of its own."""
+    rng, compared = np.random.default_rng(1), []
+    cut = compare._cut
+
+    def counting(cover, shared):
+        compared.append(sum(map(len, cover)))
+        return cut(cover, shared)
+
+    with shrunk(STACKED, WORTH_COMPARING=1 << 14), pagestore.open(tmp_path / "s") as store:
+        with store.begin() as ws:
+            ws.create("x", 64 * PAGE)[:] = 1
+        ws = store.begin()
+        with store.live("main") as live, store.begin() as other:
+            shown = live["x"]
+            other["x"][63 * PAGE] = 7
+            monkeypatch.setattr(compare, "_cut", counting)
+            for i in range(60):
+                stays = i % 5 > 0  # of zeros nothing may be left: then all is compared
+                ws["x"][i * PAGE : (i + 1) * PAGE] = rng.integers(1, 255, PAGE) * stays
+                ws.commit()
+                compared.clear()
+                assert live.refresh()
+                assert other.refresh()
+                assert max(compared) == 1 or not stays
+                assert (shown == ws["x"]).all()
+                assert (other["x"][: 63 * PAGE] == ws["x"][: 63 * PAGE]).all()
+            monkeypatch.undo()
+            other.rollback()
+        ws.close()
         assert list(store.check(data=True)) == []
 
 

@@ -31,13 +31,17 @@ def _sizes(bench: Bench, name: str) -> None:
     with ExitStack() as stack:
         for pages in (scale.small, scale.pages, scale.huge):
             expected = 8 * took
-            if expected > _patience(bench, name, 2):
+            if expected > _patience(bench, name, 4):
                 note = f"{_size(pages)} not measured: it would take {expected:.0f} s to load"
                 bench.emit(name, _size(pages), "lacks", note=note)
                 break
             start = time.perf_counter()
             stores += stack.enter_context(bench.fresh(pages, [name]))
             took = time.perf_counter() - start
+        for store in stores:
+            store.check(
+                store.newest
+            )  # reads all of it: a page that is in no cache is another question
         for count in COUNTS:
             taken = _commits(bench, stores, count)
             for store, times in zip(stores, taken, strict=True):
