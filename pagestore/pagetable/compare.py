@@ -148,6 +148,7 @@ def _leaf_difference(
             side.once.meet(nodes.leaf(side.node).runs["node"].tolist())
         cover, shared = _told_apart(nodes, old, new)
         if since:
+            shared += cover  # pieces are cut at edges of what is passed over, too
             cover = [run.take(run.birth > since) for run in cover]
         if sum(map(len, cover)) > WORTH_COMPARING:
             return _painted_difference(nodes, old, new, floor)
