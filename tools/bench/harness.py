@@ -61,7 +61,7 @@ def settle(folder: Path, most: float) -> None:
     """Wait until syncs are short: a disk is busy for a while after a large load."""
     end, short = time.monotonic() + most, 0
     with tempfile.TemporaryFile(dir=folder) as file:
-        while short < 50 and time.monotonic() < end:
+        while short < 20 and time.monotonic() < end:
             file.seek(0)
             file.write(bytes(mmap.PAGESIZE))
             file.flush()
