@@ -65,8 +65,17 @@ class Results:
         ]
 
     def best(self, work: str, case: str, metric: str) -> tuple[float | None, str]:
-        """The least median of the rivals, and whose it is; one that gives no space back is none."""
-        rivals = [r for r in self.rivals() if (self.median(work, case, BACK, r) or 1.0) > 0.9]
+        """The least median of the rivals that did as much, and whose it is.
+
+        One that gives no space back is none, nor one that had no time to make as many versions.
+        """
+        ours = self.find(work, case, metric)
+        whole = [
+            rival
+            for rival in self.rivals()
+            if (theirs := self.find(work, case, metric, rival)) and ours and theirs.x == ours.x
+        ]
+        rivals = [r for r in whole if (self.median(work, case, BACK, r) or 1.0) > 0.9]
         found = [(self.median(work, case, metric, rival), rival) for rival in rivals]
         known = [(value, self.title(rival)) for value, rival in found if value is not None]
         return min(known, default=(None, "nobody"))

@@ -12,7 +12,6 @@ from functools import partial
 
 from tools.bench.harness import interleave
 from tools.bench.peers import find
-from tools.bench.results import OURS
 from tools.bench.stores import Bench, Store
 
 TITLE = "Growth: the same commit by size of the region and by number of versions"
@@ -76,7 +75,7 @@ def _continue(bench: Bench, old: Store) -> None:
 
 def _patience(bench: Bench, name: str, share: float) -> float:
     """Seconds for what is large; the subject has more, so that it is seen at its largest."""
-    return bench.scale.patience * (12 if name == OURS else share)
+    return bench.scale.patience * (12 if name.startswith("pagestore") else share)
 
 
 def _compare(bench: Bench, old: Store, versions: int) -> None:
