@@ -162,11 +162,11 @@ def _growth(r: Results) -> Any:
     left.set_ylabel("milliseconds, median")
     ticks = [x for x, _ in sizes[OURS]]
     left.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
+    right.set_ylim(0.5, 2.0)  # before names are put where there is room
     _draw_lines(r, right, versions)
     right.set_title(f"Commit of 4 random pages of {r.scale['small'] >> 8} MiB, by versions kept")
     right.set_xlabel("versions in the store")
     right.set_ylabel("time over that of a new store, in turns")
-    right.set_ylim(0.5, 2.0)
     figure.tight_layout(w_pad=3)
     return figure
 
@@ -248,7 +248,13 @@ def _name_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None
             va="center",
             fontsize=9,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6},
+            arrowprops={
+                "arrowstyle": "-",
+                "relpos": (0, 0.5),  # to where the name begins, not into it
+                "color": colour,
+                "linewidth": 0.6,
+                "alpha": 0.6,
+            },
         )
 
 
