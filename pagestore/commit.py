@@ -76,14 +76,15 @@ def commit(
 ) -> Committed:
     """Make the next version of a branch, which may be `new`; also let `name` stand for it.
 
-    `then` is called once the version is durable, also if a signal comes between that and the end.
+    `then` is called once the version is durable, also if a signal comes between that and the end:
+    twice, if one comes amid it.
 
     Raises
     ------
     ConflictError, FullError, BrokenError, ExistsError
         Nothing was committed (after `BrokenError`: perhaps it was).
     """
-    done: Committed | None = None
+    done, told = None, False
     try:
         with engine.write() as write:
             record, theirs = _make_version(
@@ -91,13 +92,14 @@ def commit(
             )
             pin = engine.pins.acquire(record.id)
             done = Committed(record, write.head is record, pin, theirs, write.records.id)
+        then(done)
+        told = True
     except PagestoreError:
         raise
     except BaseException:
-        if done is not None and _stands(engine, done.version):
+        if done is not None and not told and _stands(engine, done.version):
             then(done)
         raise
-    then(done)
     return done
 
 

@@ -44,7 +44,8 @@ class Pin:
     def release(self) -> None:
         if self._held:
             self._held = False
-            self._pins.release_later(self.version)
+            self._pins.done.append(self.version)  # no signal can come between the two
+            self._pins.settle()
 
     def __del__(self) -> None:
         if not sys.is_finalizing():
@@ -76,7 +77,7 @@ class Pins:
         self._lock = threading.Lock()
         self._counts: Counter[VersionId] = Counter()  # a reservation's byte is counted too
         self._exclusive: set[VersionId] = set()
-        self._done: deque[VersionId] = deque()
+        self.done: deque[VersionId] = deque()
         self._closing = False
 
     def enter(self, examine: Callable[[], None]) -> None:
@@ -142,10 +143,6 @@ class Pins:
             pin.release()
         return locked
 
-    def release_later(self, version: VersionId) -> None:
-        self._done.append(version)
-        self._settle()
-
     def _alone(self, act: Callable[[], T]) -> T:
         """Do something under the lock, with all that was released taken in before and after."""
         try:
@@ -153,22 +150,22 @@ class Pins:
                 self._drain()
                 return act()
         finally:
-            self._settle()
+            self.settle()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Take in what was released; whoever has the lock does so on letting go of it."""
-        while self._done and not self._lock.locked():
+        while self.done and not self._lock.locked():
             with self._lock:
                 self._drain()
 
     def _drain(self) -> None:
-        if not self._done:
+        if not self.done:
             return
         if os.getpid() != self._pid or self._fd < 0:
-            self._done.clear()
+            self.done.clear()
             return
-        while self._done:
-            version = self._done[0]
+        while self.done:
+            version = self.done[0]
             if self._counts[version] == 1 and version not in self._exclusive:
                 kernel.unlock(self._fd, version)
             # no call from here on: it is counted once, and taken off the queue
@@ -176,7 +173,7 @@ class Pins:
                 self._counts[version] -= 1
             else:
                 del self._counts[version]
-            del self._done[0]
+            del self.done[0]
         self._close_if_done()
 
     def _close_if_done(self) -> None:

@@ -306,6 +306,8 @@ class Workspace(View):
 
     def _go_on(self, done: Committed) -> None:
         """Stand on what was committed, or say that this workspace cannot."""
+        if self._lost:
+            return
         try:
             if self._new:
                 with self._engine.read() as (records, _):

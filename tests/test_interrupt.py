@@ -4,6 +4,7 @@ Python runs handlers where a function begins and where a call of C code ends: wh
 reports too. So the tests raise there, at one event after the other.
 """
 
+import os
 import sys
 
 import numpy as np
@@ -14,6 +15,7 @@ import pagestore
 # what is raised in a finalizer, Python ignores
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
+PACKAGE = os.path.join(os.path.dirname(pagestore.__file__), "")
 PAGE = 4096
 PAGES = 8
 
@@ -35,7 +37,7 @@ class Interruption:
     def _event(self, frame, event, _):
         if event in ("call", "c_return") and not self.done:
             name = frame.f_code.co_filename
-            ours = "/pagestore/" in name or name.endswith("/contextlib.py")
+            ours = name.startswith(PACKAGE) or name.endswith("/contextlib.py")
             if ours and not in_finalizer(frame):
                 self.left -= 1
                 if self.left < 0:
@@ -91,7 +93,9 @@ def interrupt(store, call, step):
     """Run `call` for every `step`th place until it comes through; yield after each interruption."""
     at = 0
     while True:
-        if not Interruption(at)(lambda at=at: call(at)):
+        interruption = Interruption(at)
+        interruption(lambda at=at: call(at))
+        if not interruption.done:  # what is raised in a callback of C code may go no further
             return
         yield at
         at += step
@@ -110,7 +114,7 @@ def test_a_workspace_holds_its_changes_or_their_version(store, action):
 
     change.make(0)
     lost = 0
-    for at in interrupt(store, call, 7):
+    for at in interrupt(store, call, 1 if action == "commit" else 3):
         with store.view("main") as head:
             durable = contents(head)
         assert durable in (change.then, change.expected()), at
@@ -127,7 +131,7 @@ def test_a_workspace_holds_its_changes_or_their_version(store, action):
             assert contents(head) == change.expected(), at
         change.then = change.expected()
         change.make(at + 1)
-    assert lost < 10
+    assert lost < 70
     ws.close()
     del change.array
     assert not store._shared.pins.held

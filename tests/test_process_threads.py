@@ -236,7 +236,7 @@ def collect_everywhere(path):
             ws["a"][0] = -7
         gc.collect()
         pins = store._shared.pins
-        assert pins.held == 0, (pins._counts, pins._done)
+        assert pins.held == 0, (pins._counts, pins.done)
         names = {"one", "two", "main", "side"}
         assert store.stats().versions <= len(names) + 1  # and a fork point
         assert_clean(store)

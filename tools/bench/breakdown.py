@@ -65,7 +65,7 @@ STEPS = {
     "pagestore.pins:Pins.acquire": "pins",
     "pagestore.pins:Pins.try_exclusive": "pins",
     "pagestore.pins:Pins.end_exclusive": "pins",
-    "pagestore.pins:Pins.release_later": "pins",
+    "pagestore.pins:Pins.settle": "pins",
     "pagestore.workspace:Workspace._changes": "workspace: collect changes",
     "pagestore.workspace:Workspace._settle": "workspace: settle",
     "pagestore.workspace:Workspace._adopt": "workspace: adopt",
