@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import pagestore
 from pagestore.cli import source
-from pagestore.cli.demo_kill import Killing
+from pagestore.cli.demo_kill import Killing, Writer
 from pagestore.cli.demo_screen import Screen
 from pagestore.cli.demo_story import Story
 from pagestore.cli.group import group
@@ -570,6 +570,13 @@ def test_the_demo_notices_what_is_not_exact(tmp_path):
 )
 def test_the_demo_notices_a_lost_commit(acknowledged, found, holds, verdict):
     assert Killing(4, 0.0, 0.0, acknowledged, found, holds, "x").verdict == verdict
+
+
+def test_the_demo_does_not_believe_half_a_line():
+    writer = Writer(announced={0: "x"})
+    assert writer.hear("begin 1 y\n") == "begin"
+    assert writer.hear("acknowledged") == writer.hear("acknowledged 1") == ""
+    assert (writer.acknowledged, writer.announced) == (0, {0: "x", 1: "y"})
 
 
 def test_the_demo_looks_for_room(tmp_path):

@@ -29,6 +29,8 @@ class Writer:
 
     def hear(self, line: str) -> str:
         """Take in a line that it said and return its first word."""
+        if not line.endswith("\n"):  # it was killed amid saying that
+            return ""
         word, number, fact = line.split()
         if word == ACKNOWLEDGED:
             self.acknowledged, self.took = int(number), float(fact)
