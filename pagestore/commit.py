@@ -19,11 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from pagestore.conflicts import check_conflicts
-from pagestore.diff import moved_pages, page_count
+from pagestore.diff import last_common, moved_pages, page_count
 from pagestore.engine import Engine, Write
 from pagestore.errors import ExistsError, PagestoreError
 from pagestore.format import (
     BRANCH,
+    NO_VERSION,
     NODE,
     SNAPSHOT,
     IntArray,
@@ -164,9 +165,10 @@ def differing(
     """Where regions that both versions have lie differently."""
     if old.id == new.id:
         return {}
+    common = last_common(records, old, new)
+    since = common if common == old.id else NO_VERSION
     pairs = ((n, a, new.regions.get(n)) for n, a in old.regions.items())
-    both = [n for n, a, b in pairs if b and a.id == b.id]
-    return {n: moved_pages(records, nodes, old, new, n) for n in both}
+    return {n: moved_pages(nodes, a, b, since) for n, a, b in pairs if b and a.id == b.id}
 
 
 # ------------------------------------------------------------------------------------- writing

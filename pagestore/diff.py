@@ -122,50 +122,39 @@ def _since(records: Transaction, old: VersionRecord, new: VersionRecord) -> Iter
     """Versions from which both may come, the likeliest first; the last one is none."""
     first = min(old.id, new.id)
     yield first  # if the other one comes from it
-    for _ in range(MOST_ANCESTORS):
-        if old.id == new.id:
-            if old.id != first:
-                yield old.id
-            break
-        if old.id < new.id:
-            old, new = new, old
-        parent = _parent(records, old)
-        if parent is None:
-            break
-        old = parent
+    common = last_common(records, old, new)
+    if common not in (first, NO_VERSION):
+        yield common
     yield NO_VERSION
 
 
-def _parent(records: Transaction, version: VersionRecord) -> VersionRecord | None:
-    try:
-        return records.version(version.parent)
-    except PagestoreError:  # there is none, or it cannot be read: neither is needed
-        return None
+def last_common(records: Transaction, a: VersionRecord, b: VersionRecord) -> VersionId:
+    """The last version that both come from, which may be one of them; 0: none, or too far away."""
+    for _ in range(MOST_ANCESTORS):
+        if a.id == b.id:
+            return a.id
+        if a.id < b.id:
+            a, b = b, a
+        try:
+            a = records.version(a.parent)
+        except PagestoreError:  # there is none, or it cannot be read: neither is needed
+            break
+    return NO_VERSION
 
 
 def moved_pages(
-    records: Transaction, nodes: Nodes, old: VersionRecord, new: VersionRecord, region: str
+    nodes: Nodes, old: RegionRecord, new: RegionRecord, since: VersionId = NO_VERSION
 ) -> list[Difference]:
-    """Where a region that both versions have lies differently, whatever its pages contain.
+    """Where two states of a region place pages differently, whatever those contain.
 
-    Where one version comes from the other only what was written since is looked at. A page of zeros
-    may have left nothing behind: then the numbers of stored pages tell that it is missing.
+    With `since`, the older one is of that version and the newer one of one that comes from it: only
+    what was written later is looked at. A page of zeros may have left nothing behind: then the
+    numbers of stored pages tell that it is missing.
     """
-    a, b = old.regions[region], new.regions[region]
-    if _comes_from(records, new, old):
-        found = list(differences(nodes, a.table, b.table, since=old.id))
-        if b.pages - a.pages == sum(map(_growth, found)):
-            return found
-    return list(differences(nodes, a.table, b.table))
-
-
-def _comes_from(records: Transaction, new: VersionRecord, old: VersionRecord) -> bool:
-    line: VersionRecord | None = new
-    for _ in range(MOST_ANCESTORS):
-        if line is None or line.id <= old.id:
-            break
-        line = _parent(records, line)
-    return line is not None and line.id == old.id
+    found = list(differences(nodes, old.table, new.table, since=since))
+    if since and new.pages - old.pages != sum(map(_growth, found)):
+        found = list(differences(nodes, old.table, new.table))
+    return found
 
 
 def _growth(found: Difference) -> int:

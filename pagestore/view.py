@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from pagestore import kernel
-from pagestore.diff import moved_pages, page_count
+from pagestore.diff import last_common, moved_pages, page_count
 from pagestore.direct import Direct
 from pagestore.engine import Engine
 from pagestore.errors import (
@@ -25,7 +25,14 @@ from pagestore.errors import (
     NotFoundError,
     PagestoreError,
 )
-from pagestore.format import Extents, IntArray, RegionRecord, VersionRecord
+from pagestore.format import (
+    NO_VERSION,
+    Extents,
+    IntArray,
+    RegionRecord,
+    VersionId,
+    VersionRecord,
+)
 from pagestore.history import Region, Version, region_table
 from pagestore.later import Later
 from pagestore.pagetable import count, extents, lookup
@@ -296,9 +303,13 @@ class LiveView(View):
         anchor = Anchor(pin)
         if self._torn:
             self._mend()
+        with self._engine.read() as (records, _):
+            common = last_common(records, self._record, record)
+        since = common if common == self._record.id else NO_VERSION
         self._torn = True
         for name, wiring in list(self._wirings.items()):
-            if not self._follow(wiring, name, record, anchor):
+            old, new = self._record.regions[name], record.regions.get(name)
+            if not self._follow(wiring, old, new, since, anchor):
                 del self._wirings[name]
         for wiring in self._wirings.values():
             wiring.memory.anchor = anchor
@@ -311,16 +322,22 @@ class LiveView(View):
             wiring.clear()
             wiring.wire(self._extents(self._record.regions[name]))
 
-    def _follow(self, wiring: Wiring, name: str, head: VersionRecord, anchor: Anchor) -> bool:
+    def _follow(
+        self,
+        wiring: Wiring,
+        old: RegionRecord,
+        new: RegionRecord | None,
+        since: VersionId,
+        anchor: Anchor,
+    ) -> bool:
         """Bring a range of memory to the new state of its region; False if it cannot be."""
-        new = head.regions.get(name)
-        if new is None or new.id != self._record.regions[name].id:
+        if new is None or new.id != old.id:
             return False
         pages = page_count(new, self._engine.page_size)
         if pages != wiring.pages:
             return False
-        with self._engine.read() as (records, nodes):
-            moved = moved_pages(records, nodes, self._record, head, name)
+        with self._engine.read() as (_, nodes):
+            moved = moved_pages(nodes, old, new, since)
         wiring.memory.anchor = (wiring.memory.anchor, anchor)  # should it fail it shows both
         if wiring.rewire(Extents.join(d.news() for d in moved)) is None:
             wiring.clear()

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pagestore
-from pagestore.diff import moved_pages
+from pagestore.diff import last_common, moved_pages
+from pagestore.format import NO_VERSION
 from pagestore.pagetable import compare, expand, walk
 from tests.conftest import PAGE
 from tests.histories import live, slots_of, steps
@@ -22,13 +23,23 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("diffs")
 
 
+@pytest.fixture
+def compared(monkeypatch):
+    """How many extents each comparison of two leaves looked at."""
+    cut, found = compare._cut, []
+
+    def counting(cover, shared):
+        found.append(sum(map(len, cover)))
+        return cut(cover, shared)
+
+    monkeypatch.setattr(compare, "_cut", counting)
+    return found
+
+
 def contents(store, version):
-    """Region id and bytes of every region, by name."""
+    """Bytes of every region, by name."""
     with store.view(version) as view:
-        return {
-            name: (region.shape, view[name].tobytes())
-            for name, region in store.version(version).regions.items()
-        }
+        return {name: view[name].tobytes() for name in view}
 
 
 def pages_that_differ(a: bytes, b: bytes) -> set[int]:
@@ -58,14 +69,16 @@ def test_any_two_versions_of_a_random_history(scratch, steps, tree, keep_all):
                 if change.kind in ("created", "deleted"):
                     replaced.add(change.region)
             for name in shown[a].keys() & shown[b].keys() - replaced:
-                (_, mine), (_, theirs) = shown[a][name], shown[b][name]
-                assert said.get(name, set()) == pages_that_differ(mine, theirs), (name, a, b)
+                differ = pages_that_differ(shown[a][name], shown[b][name])
+                assert said.get(name, set()) == differ, (name, a, b)
         slots = slots_of(store)
         with store._shared.read() as (records, nodes):
             for old, new in itertools.permutations(map(records.version, slots), 2):
                 for name in old.regions.keys() & new.regions.keys():
                     if old.regions[name].id == new.regions[name].id:
-                        parts = moved_pages(records, nodes, old, new, name)
+                        common = last_common(records, old, new)
+                        since = common if common == old.id else NO_VERSION
+                        parts = moved_pages(nodes, old.regions[name], new.regions[name], since)
                         expected = elsewhere(slots[old.id][name], slots[new.id][name])
                         assert moved(parts) == expected, (name, old.id, new.id)
         assert list(store.check(data=True)) == []
@@ -84,15 +97,9 @@ def elsewhere(old, new):
     return np.stack((pages, old[pages], new[pages]), 1).tolist()
 
 
-def test_who_follows_a_branch_pays_for_what_changed(tmp_path, monkeypatch):
+def test_who_follows_a_branch_pays_for_what_changed(tmp_path, compared):
     """However much was merged in between: a live view, and a workspace with changes of its own."""
-    rng, compared = np.random.default_rng(1), []
-    cut = compare._cut
-
-    def counting(cover, shared):
-        compared.append(sum(map(len, cover)))
-        return cut(cover, shared)
-
+    rng = np.random.default_rng(1)
     with shrunk(STACKED, WORTH_COMPARING=1 << 14), pagestore.open(tmp_path / "s") as store:
         with store.begin() as ws:
             ws.create("x", 64 * PAGE)[:] = 1
@@ -100,7 +107,6 @@ def test_who_follows_a_branch_pays_for_what_changed(tmp_path, monkeypatch):
         with store.live("main") as live, store.begin() as other:
             shown = live["x"]
             other["x"][63 * PAGE] = 7
-            monkeypatch.setattr(compare, "_cut", counting)
             for i in range(60):
                 stays = i % 5 > 0  # of zeros nothing may be left: then all is compared
                 ws["x"][i * PAGE : (i + 1) * PAGE] = rng.integers(1, 255, PAGE) * stays
@@ -111,22 +117,15 @@ def test_who_follows_a_branch_pays_for_what_changed(tmp_path, monkeypatch):
                 assert max(compared) == 1 or not stays
                 assert (shown == ws["x"]).all()
                 assert (other["x"][: 63 * PAGE] == ws["x"][: 63 * PAGE]).all()
-            monkeypatch.undo()
             other.rollback()
         ws.close()
         assert list(store.check(data=True)) == []
 
 
 @pytest.mark.parametrize("branched", [False, True])
-def test_it_costs_what_changed_though_all_was_merged_meanwhile(tmp_path, monkeypatch, branched):
+def test_it_costs_what_changed_though_all_was_merged_meanwhile(tmp_path, compared, branched):
     """A table that took everything into one run since is not compared, nor painted, as a whole."""
-    rng, nodes_of, compared = np.random.default_rng(1), set(), []
-    cut = compare._cut
-
-    def counting(cover, shared):
-        compared.append(sum(map(len, cover)))
-        return cut(cover, shared)
-
+    rng, nodes_of = np.random.default_rng(1), set()
     with shrunk(STACKED, WORTH_COMPARING=1 << 14), pagestore.open(tmp_path / "s") as store:
         with store.begin() as ws:
             ws.create("x", 64 * PAGE)[:] = 1
@@ -140,10 +139,9 @@ def test_it_costs_what_changed_though_all_was_merged_meanwhile(tmp_path, monkeyp
                     with store.begin(f"b{i}", at=f"s{i}") as aside:
                         aside.write("x", 63 * PAGE, b"1")
         assert {2, 3} <= nodes_of  # runs were merged again and again
-        monkeypatch.setattr(compare, "_cut", counting)
+        compared.clear()
         for i in range(39):
             for a, b in itertools.permutations((f"b{i}" if branched else f"s{i}", f"s{i + 1}")):
                 assert [change.start for change in store.diff(a, b)] == [i + 1, 63][: 1 + branched]
         assert max(compared) == 1 + branched
-        monkeypatch.undo()
         assert list(store.check(data=True)) == []

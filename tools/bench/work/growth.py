@@ -38,9 +38,7 @@ def _sizes(bench: Bench, name: str) -> None:
             stores += stack.enter_context(bench.fresh(pages, [name]))
             took = time.perf_counter() - start
         for store in stores:
-            store.check(
-                store.newest
-            )  # reads all of it: a page that is in no cache is another question
+            store.check(store.newest)  # reads it all: what the cache lacks is another question
         for count in COUNTS:
             taken = _commits(bench, stores, count)
             for store, times in zip(stores, taken, strict=True):
